@@ -1,0 +1,5 @@
+"""``python -m bowsprit``."""
+
+from bowsprit.cli.main import main
+
+main()

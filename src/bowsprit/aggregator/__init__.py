@@ -1,0 +1,4 @@
+"""APIService: routing, availability, merged discovery and OpenAPI.
+
+Law: sees other API servers only through HTTP.
+"""
