@@ -1,0 +1,1 @@
+"""Pytest fixtures: an in-process cluster per worker, a namespace per test, and kubectl."""

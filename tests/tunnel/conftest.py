@@ -1,0 +1,132 @@
+"""An OpenSSH server per test, with its own keys and configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bowsprit.tunnel.link import LinkOptions
+from bowsprit.tunnel.target import SshTarget
+
+SSHD = "/usr/sbin/sshd"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Sshd:
+    """OpenSSH's sshd on a port of its own; can be killed and started again."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.host_key = folder / "host_key"
+        self.client_key = folder / "client_key"
+        for key in (self.host_key, self.client_key):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        (folder / "authorized_keys").write_bytes(self.client_key.with_suffix(".pub").read_bytes())
+        self.known_hosts = folder / "known_hosts"
+        self.trust(self.host_key.with_suffix(".pub").read_text())
+        self.config = folder / "sshd_config"
+        self.config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nPidFile {folder}/pid\n"
+            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+            f"PermitRootLogin yes\nMaxSessions 2000\nMaxStartups 1000\nAllowTcpForwarding yes\n{extra}\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def trust(self, public_key: str) -> None:
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public_key}")
+
+    def start(self) -> None:
+        os.makedirs("/run/sshd", exist_ok=True)
+        with (self.folder / "sshd.log").open("ab") as log:
+            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.config)], stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.02)
+        raise AssertionError((self.folder / "sshd.log").read_text())
+
+    def kill(self) -> None:
+        """SIGKILL to sshd and every process that serves a connection."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            subprocess.run(["pkill", "-KILL", "-g", str(self.process.pid)], check=False)
+            for pid in _descendants(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+    @property
+    def target(self) -> SshTarget:
+        return SshTarget("127.0.0.1", getpass.getuser(), self.port)
+
+    def options(self, **changes: object) -> LinkOptions:
+        settings: dict[str, object] = {
+            "target": self.target,
+            "config_files": [],
+            "known_hosts": self.known_hosts,
+            "identities": [self.client_key],
+        }
+        return LinkOptions(**(settings | changes))  # type: ignore[arg-type]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == pid:
+                    found.append(int(folder.name))
+    return found
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[Sshd]:
+    server = Sshd(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+class Echo:
+    """A TCP server that greets first, echoes, and shouts ``bye`` after the client's end of file."""
+
+    def __init__(self) -> None:
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"hello ")
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write(b" bye")
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[Echo]:
+    service = Echo()
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    yield service
+    server.close()

@@ -1,0 +1,149 @@
+"""The tunnel with a real sshd: forwarding, half-close, refusals, loss and return of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bowsprit.tunnel.errors import TunnelError
+from bowsprit.tunnel.link import SshLink
+from bowsprit.tunnel.listener import SocksListener
+from bowsprit.tunnel.rules import Rule
+from bowsprit.tunnel.socks5 import Reply
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+connect = _load("socks_client").connect
+
+
+class Tunnel:
+    def __init__(self, link: SshLink, listener: SocksListener) -> None:
+        self.link, self.listener = link, listener
+
+
+@pytest.fixture
+async def tunnel(sshd):
+    link = SshLink(sshd.options())
+    await link.start()
+    listener = SocksListener(link, port=0)
+    await listener.start()
+    yield Tunnel(link, listener)
+    await listener.stop()
+    await link.stop()
+
+
+async def test_bytes_cross_in_both_directions_and_half_close_is_kept(tunnel, echo):
+    code, reader, writer = await connect(tunnel.listener.port, "localhost", echo.port)
+    assert code == Reply.SUCCEEDED
+    payload = bytes(range(256)) * 20_000
+
+    async def send() -> None:
+        writer.write(payload)
+        await writer.drain()
+        writer.write_eof()
+
+    sending = asyncio.create_task(send())
+    received = await reader.read(-1)
+    await sending
+    assert received == b"hello " + payload + b" bye"
+    writer.close()
+    while tunnel.listener.traffic.active:
+        await asyncio.sleep(0.01)
+    assert tunnel.listener.traffic.bytes_up == len(payload)
+    assert tunnel.listener.traffic.bytes_down == len(payload) + 10
+
+
+async def test_refusals_have_the_right_reply(tunnel, unused_tcp_port):
+    code, _, writer = await connect(tunnel.listener.port, "127.0.0.1", unused_tcp_port)
+    assert code == Reply.CONNECTION_REFUSED
+    writer.close()
+    code, _, writer = await connect(tunnel.listener.port, "does-not-exist.invalid", 443)
+    assert code == Reply.HOST_UNREACHABLE
+    writer.close()
+
+
+async def test_rules_refuse_what_they_do_not_name(sshd, echo):
+    link = SshLink(sshd.options())
+    await link.start()
+    listener = SocksListener(link, port=0, rules=[Rule("localhost", echo.port)])
+    await listener.start()
+    code, _, writer = await connect(listener.port, "localhost", echo.port)
+    assert code == Reply.SUCCEEDED
+    writer.close()
+    code, _, writer = await connect(listener.port, "127.0.0.1", echo.port)
+    assert code == Reply.NOT_ALLOWED
+    writer.close()
+    await listener.stop()
+    await link.stop()
+
+
+async def test_a_restarted_server_is_found_again_and_the_listener_stays(tunnel, sshd, echo):
+    _, reader, writer = await connect(tunnel.listener.port, "localhost", echo.port)
+    assert await reader.readexactly(6) == b"hello "
+    await asyncio.to_thread(sshd.kill)
+    started = time.monotonic()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(1)
+    assert time.monotonic() - started < 1.0
+    writer.close()
+    pending = asyncio.create_task(connect(tunnel.listener.port, "localhost", echo.port))
+    await asyncio.sleep(0.3)
+    assert not pending.done()
+    await asyncio.to_thread(sshd.start)
+    back = time.monotonic()
+    code, reader, writer = await pending
+    assert code == Reply.SUCCEEDED
+    assert time.monotonic() - back < 2.0
+    writer.close()
+    assert tunnel.link.reconnects == 1
+
+
+async def test_a_changed_host_key_is_refused(sshd, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    sshd.trust((sshd.client_key.with_suffix(".pub")).read_text())
+    with pytest.raises(TunnelError) as caught:
+        await SshLink(sshd.options()).start()
+    assert caught.value.reason == "HostKeyMismatch"
+    assert "ssh-keyscan" in caught.value.hint
+
+
+async def test_an_unknown_host_key_is_refused(sshd):
+    sshd.known_hosts.write_text("")
+    with pytest.raises(TunnelError) as caught:
+        await SshLink(sshd.options()).start()
+    assert caught.value.reason == "HostKeyMismatch"
+
+
+async def test_a_key_that_the_server_does_not_know_is_refused(sshd):
+    (sshd.folder / "authorized_keys").write_text("")
+    with pytest.raises(TunnelError) as caught:
+        await SshLink(sshd.options()).start()
+    assert caught.value.reason == "PermissionDenied"
+
+
+async def test_a_thousand_parallel_connections(tunnel, echo):
+    async def one(number: int) -> None:
+        _, reader, writer = await connect(tunnel.listener.port, "localhost", echo.port)
+        writer.write(str(number).encode())
+        writer.write_eof()
+        assert await reader.read(-1) == f"hello {number} bye".encode()
+        writer.close()
+
+    for start in range(0, 1000, 250):
+        await asyncio.gather(*(one(number) for number in range(start, start + 250)))
+    while tunnel.listener.traffic.active:
+        await asyncio.sleep(0.01)
+    assert tunnel.listener.traffic.total == 1000
