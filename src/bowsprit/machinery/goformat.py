@@ -5,6 +5,7 @@ quote is `%q`, value is `%v`, json_text is encoding/json's Marshal (which escape
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -20,7 +21,13 @@ _SHORT_ESCAPES = {
     "\\": "\\\\",
     '"': '\\"',
 }
-_HTML_ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"), ("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"))
+_HTML_ESCAPES = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
 
 
 def _quote_character(char: str) -> str:
@@ -45,14 +52,14 @@ def quote(text: str) -> str:
 
 
 def float_text(number: float) -> str:
-    """A float64 under `%v`: the shortest digits, exponent form from 1e+21 down to precision 6 as strconv's %g decides."""
-    if number != number:
+    """A float64 under `%v`: the shortest digits, in exponent form below 1e-04 and from 1e+06 on (strconv's shortest %g)."""
+    if math.isnan(number):
         return "NaN"
-    if number in (float("inf"), float("-inf")):
+    if math.isinf(number):
         return "+Inf" if number > 0 else "-Inf"
     sign = "-" if str(number).startswith("-") else ""
     digits, exponent = _shortest(abs(number))
-    if exponent < -4 or exponent >= 21:
+    if exponent < -4 or exponent >= 6:
         mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
         return f"{sign}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
     if exponent < 0:

@@ -1,7 +1,5 @@
 """Kubernetes objects as decoded JSON, and the few accessors that everybody needs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bowsprit.machinery.names import GroupVersion, GroupVersionKind
@@ -15,7 +13,7 @@ def metadata(obj: Obj) -> Obj:
     meta = obj.get("metadata")
     if meta is None:
         meta = obj["metadata"] = {}
-    return meta  # type: ignore[no-any-return]
+    return meta
 
 
 def _meta_text(obj: Obj, field: str) -> str:
