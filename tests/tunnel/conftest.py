@@ -55,7 +55,9 @@ class Sshd:
     def start(self) -> None:
         os.makedirs("/run/sshd", exist_ok=True)
         with (self.folder / "sshd.log").open("ab") as log:
-            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(self.config)], stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(self.config)], stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -65,14 +67,13 @@ class Sshd:
 
     def kill(self) -> None:
         """SIGKILL to sshd and every process that serves a connection."""
-        if self.process is not None:
+        if self.process is None:
+            return
+        for pid in [self.process.pid, *_descendants(self.process.pid)]:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            subprocess.run(["pkill", "-KILL", "-g", str(self.process.pid)], check=False)
-            for pid in _descendants(self.process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.process.wait()
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self.process = None
 
     @property
     def target(self) -> SshTarget:
@@ -89,12 +90,15 @@ class Sshd:
 
 
 def _descendants(pid: int) -> list[int]:
-    found = []
+    children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == pid:
-                    found.append(int(folder.name))
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found = children.get(pid, [])
+    for child in found:
+        found = found + _descendants(child)
     return found
 
 

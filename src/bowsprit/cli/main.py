@@ -16,7 +16,9 @@ from bowsprit import __version__
 from bowsprit.cli.errors import CommandError, report
 
 # name -> (module:attribute, one-line help); modules load only when their command runs, so that start-up stays fast.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
+}
 
 
 class LazyGroup(click.Group):

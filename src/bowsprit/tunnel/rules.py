@@ -24,9 +24,12 @@ class Rule:
         host, colon, port = text.rpartition(":")
         if not colon or not host:
             raise ValueError(f"{text!r} is not HOST:PORT")
-        host = host.removeprefix("[").removesuffix("]")
-        if ":" in host:
+        bracketed = host.startswith("[") and host.endswith("]")
+        host = host[1:-1] if bracketed else host
+        if bracketed or ":" in host:
             try:
+                if not bracketed:
+                    raise ValueError
                 ipaddress.IPv6Address(host)
             except ValueError:
                 raise ValueError(f"{text!r}: write IPv6 addresses in brackets, [::1]:6443") from None
