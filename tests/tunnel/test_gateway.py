@@ -46,9 +46,10 @@ class Setup:
 async def setup(tmp_path, echo):
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (tmp_path / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
     options = GatewayOptions(
         allow=[Rule("localhost", echo.port)],
-        authorized_keys=key.with_suffix(".pub"),
+        authorized_keys=tmp_path / "authorized_keys",
         host_key=tmp_path / "keys" / "host",
         host="127.0.0.1",
         port=0,
@@ -90,7 +91,7 @@ async def test_openssh_gets_neither_a_shell_nor_a_command_nor_a_reverse_forward(
 async def test_a_removed_key_stops_working(setup):
     other = setup.key.with_name("other")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
-    setup.key.with_suffix(".pub").write_text(other.with_suffix(".pub").read_text())
+    setup.key.with_name("authorized_keys").write_text(other.with_suffix(".pub").read_text())
     with pytest.raises(TunnelError) as caught:
         await setup.link().start()
     assert caught.value.reason == "PermissionDenied"

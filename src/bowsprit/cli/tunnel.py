@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import getpass
 import json
 import logging
@@ -394,3 +395,53 @@ def gateway_command(**settings: Any) -> None:
         _run(run())
     except Exception as exc:
         raise _command_error(exc) from exc
+
+
+@tunnel.command("check")
+@click.argument("context", required=False)
+@click.option("--kubeconfig", type=click.Path(path_type=Path))
+@click.option("--ssh", "ssh_target", metavar="ssh://USER@HOST[:PORT]", help="Check the SSH server, too.")
+@click.option("-i", "--identity", multiple=True, type=click.Path(path_type=Path), help="Private key file for --ssh.")
+@click.option("--known-hosts", type=click.Path(path_type=Path), help="Instead of ~/.ssh/known_hosts.")
+@click.option("-o", "--output", type=click.Choice(["json"]))
+def check_command(context: str | None, output: str | None, **settings: Any) -> int:
+    """Prove the way to a context's API server step by step."""
+    from bowsprit.tunnel.check import StepResult, WayCheck
+    from bowsprit.tunnel.link import LinkOptions
+    from bowsprit.tunnel.target import SshTarget
+
+    results: list[StepResult] = []
+
+    async def run() -> None:
+        ssh = None
+        if settings["ssh_target"]:
+            ssh = LinkOptions(
+                target=SshTarget.parse(settings["ssh_target"]),
+                identities=list(settings["identity"]),
+                known_hosts=settings["known_hosts"],
+                passphrase=_ask_passphrase,
+            )
+        async for result in WayCheck(context, settings["kubeconfig"], ssh).run():
+            results.append(result)
+            if output != "json":
+                _print_step(result)
+
+    try:
+        _run(run())
+    except Exception as exc:
+        raise _command_error(exc) from exc
+    failed = [result for result in results if result.outcome == "fail"]
+    if output == "json":
+        print_structured({"ok": not failed, "steps": [dataclasses.asdict(result) for result in results]}, "json")
+    elif failed:
+        click.echo(f"The way breaks at {failed[0].step}.")
+    else:
+        click.echo("The whole way works.")
+    return 1 if failed else 0
+
+
+def _print_step(result: Any) -> None:
+    mark = {"ok": "✓", "fail": "✗", "skip": "-"}[result.outcome]
+    click.echo(f" {mark} {result.step:<10} {result.message}")
+    if result.hint:
+        click.echo(f"   {'':<10} hint: {result.hint}")
