@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class StoreError(Exception):
@@ -60,8 +60,7 @@ class Value:
         return self.head if self.tail is None else b"%b%d%b" % (self.head, revision, self.tail)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A key's state: its bytes and the revision that wrote them."""
 
     key: str
@@ -69,8 +68,7 @@ class Entry:
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Entries in key order as they were at `revision`; `remaining` counts those behind the last one."""
 
     entries: Sequence[Entry]
@@ -78,12 +76,10 @@ class Page:
     remaining: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One change. `entry.value` of a deletion is the last state, stamped with the deletion's revision."""
 
     entry: Entry
-    previous: Entry | None
     deleted: bool = False
 
     @property
@@ -106,6 +102,11 @@ class Store(Protocol):
     @property
     def revision(self) -> int:
         """The newest committed revision known here."""
+        ...
+
+    @property
+    def compacted(self) -> int:
+        """The oldest revision that can still be listed or watched from."""
         ...
 
     @property
@@ -141,10 +142,10 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, since: int, deliver: Deliver) -> Subscription:
+    async def watch(self, prefix: str, since: int, deliver: Deliver) -> Subscription:
         """Every change below `prefix` with a revision > `since`, in order, in batches, on the event loop.
 
-        History is delivered before the call returns or soon after; a write's events are delivered before the write
+        History has been delivered when the call returns; from then on a write's events are delivered before the write
         returns to its caller (on the store that made it). Raises CompactedError.
         """
         ...

@@ -1,0 +1,1 @@
+"""Suites that whoever implements one of the project's protocols runs against the implementation."""
