@@ -17,7 +17,14 @@ from bowsprit.cli.errors import CommandError, report
 
 # name -> (module:attribute, one-line help); modules load only when their command runs, so that start-up stays fast.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("bowsprit.cli.cluster:up", "Start an embedded cluster and switch kubectl to it."),
+    "down": ("bowsprit.cli.cluster:down", "Stop a cluster and keep its state."),
+    "delete": ("bowsprit.cli.cluster:delete", "Stop a cluster and forget it."),
+    "status": ("bowsprit.cli.cluster:status", "Show clusters and their components."),
+    "get": ("bowsprit.cli.cluster:get", "List clusters or components, or print a kubeconfig."),
+    "logs": ("bowsprit.cli.cluster:logs", "Print a component's log."),
     "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
+    "completion": ("bowsprit.cli.completion:completion", "Print the shell code that completes commands."),
 }
 
 

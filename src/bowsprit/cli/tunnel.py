@@ -56,7 +56,7 @@ def tunnel() -> None:
 @click.option("--env", "print_env", is_flag=True, help="Print shell lines that set https_proxy, for eval.")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Status as JSON lines.")
 @click.pass_context
-def open_command(ctx: click.Context, target: str, **settings: Any) -> None:
+def open_command(ctx: click.Context, /, target: str, **settings: Any) -> None:
     """Open a SOCKS5 listener that leads through an SSH server, like `ssh -D 1080 -q -N`.
 
     Runs until Ctrl-C unless --detach is given.
@@ -181,7 +181,7 @@ class _Opened:
                 }
                 try:
                     record.write(facts | _status_facts(opened))
-                    self._announce(opened.listener.port, facts["context"])
+                    self._announce(opened.listener.port, str(facts["context"]))
                     _report_ready(facts)
                     await self._stay(opened, record, facts)
                 finally:
