@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -72,6 +73,55 @@ class KubeconfigFile:
                     changed.append(path)
             self._write({path: documents[path] for path in changed})
         return changed
+
+    def copy_context(self, source: str, name: str, cluster_changes: Obj, *, switch: bool = False) -> Path:
+        """Add the context ``name``: the source's user and namespace, and a copy of its cluster with changes merged in.
+
+        It goes into the file of the source's cluster, so that relative certificate paths stay valid. An existing context
+        or cluster of that name is replaced only if its proxy has the same host as the new one's; KubeconfigError otherwise.
+        """
+        with self._locked():
+            documents = self._read()
+            context = self._stanza(documents, "contexts", source)
+            cluster_name = str(context.get("cluster") or "")
+            cluster = _merged(self._stanza(documents, "clusters", cluster_name), cluster_changes)
+            target = self._home_of(documents, "clusters", cluster_name)
+            self._refuse_foreign(documents, name, cluster)
+            for section in ("contexts", "clusters"):
+                _drop(documents[self._home_of(documents, section, name)], section, name)
+            _put(documents[target], "clusters", name, cluster)
+            _put(documents[target], "contexts", name, {**context, "cluster": name})
+            if switch:
+                documents[self._home_of_current(documents)]["current-context"] = name
+            self._write(documents)
+        return target
+
+    def change_cluster(self, context: str, changes: Obj) -> Obj:
+        """Merge changes (None deletes a key) into the context's cluster, where it lives; answers the previous values."""
+        with self._locked():
+            documents = self._read()
+            name = str(self._stanza(documents, "contexts", context).get("cluster") or "")
+            cluster = self._stanza(documents, "clusters", name)
+            _put(documents[self._home_of(documents, "clusters", name)], "clusters", name, _merged(cluster, changes))
+            self._write(documents)
+        return {key: cluster.get(key) for key in changes}
+
+    def _stanza(self, documents: dict[Path, Obj], section: str, name: str) -> Obj:
+        home = self._home_of(documents, section, name)
+        found = entries(documents.get(home, {}), section, home)
+        if name not in found:
+            raise KubeconfigError(f'{SECTIONS[section]} "{name}" does not exist')
+        return found[name]
+
+    def _refuse_foreign(self, documents: dict[Path, Obj], name: str, cluster: Obj) -> None:
+        proxy = urlsplit(str(cluster.get("proxy-url") or "")).hostname
+        for path, document in documents.items():
+            existing = entries(document, "clusters", path).get(name)
+            taken = existing is not None or name in entries(document, "contexts", path)
+            if taken and (not proxy or urlsplit(str((existing or {}).get("proxy-url") or "")).hostname != proxy):
+                raise KubeconfigError(
+                    f'{path} already has a context or cluster "{name}" that is not ours', hint="choose another name"
+                )
 
     def _home_of(self, documents: dict[Path, Obj], section: str, name: str) -> Path:
         for path, document in documents.items():
@@ -140,6 +190,10 @@ def _lock(path: Path, sleep: Callable[[float], None]) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
+
+
+def _merged(body: Obj, changes: Obj) -> Obj:
+    return {key: value for key, value in {**body, **changes}.items() if value is not None}
 
 
 def _put(document: Obj, section: str, name: str, body: Obj) -> None:

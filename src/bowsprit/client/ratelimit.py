@@ -30,6 +30,13 @@ class TokenBucket:
         self._updated = now
         return max(0.0, -self._tokens / self._qps)
 
+    def try_take(self) -> bool:
+        """Take a token if there is one."""
+        if self.reserve() == 0:
+            return True
+        self._tokens += 1
+        return False
+
     async def acquire(self) -> None:
         """Wait until a call is allowed; without a rate (``qps`` <= 0) return at once."""
         if self._qps > 0 and (delay := self.reserve()) > 0:

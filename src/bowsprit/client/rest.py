@@ -6,7 +6,7 @@ Upstream: client-go's dynamic client (and rest.Request below it).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -152,7 +152,7 @@ class RestClient:
         bookmarks: bool = True,
         timeout_seconds: int | None = None,
         metadata_only: bool = False,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Changes, until the server ends the watch. An ERROR event, or a refusal, raises StatusError.
 
         Close the iterator (``aclose``) to end the watch early.
