@@ -53,7 +53,9 @@ def test_without_the_variable_the_file_in_the_home_folder_counts(tmp_path: Path)
 def test_relative_paths_are_relative_to_their_file(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "ca.pem").write_bytes(b"the CA")
-    content = document("a", **{"certificate-authority": "ca.pem", "tls-server-name": "api", "proxy-url": "socks5://h:1"})
+    content = document(
+        "a", **{"certificate-authority": "ca.pem", "tls-server-name": "api", "proxy-url": "socks5://h:1"}
+    )
     config = Kubeconfig.load(put(tmp_path / "conf" / "config", content)).rest_config()
     assert (config.ca_data, config.tls_server_name, config.proxy_url) == (b"the CA", "api", "socks5://h:1")
     assert config.token == "token-a"

@@ -84,7 +84,6 @@ class Reflector:
         *,
         transform: Transform | None = None,
         clock: Callable[[], float] | None = None,
-        patience: float = _WATCH_LIST_PATIENCE,
     ) -> None:
         self._client = client
         self._selection = selection
@@ -92,7 +91,6 @@ class Reflector:
         self._transform = transform or (lambda obj: obj)
         self._clock = clock or asyncio.get_running_loop().time
         self._backoff = Backoff(self._clock)
-        self._patience = patience
         self._use_watch_list = True
         self._expired = False
         self.resource_version = ""
@@ -152,7 +150,7 @@ class Reflector:
         try:
             async with aclosing(self._open(send_initial_events=True)) as events:
                 while True:
-                    event = await self._next(events, None if synced else self._patience)
+                    event = await self._next(events, None if synced else _WATCH_LIST_PATIENCE)
                     if event is None:
                         return
                     if synced:

@@ -216,4 +216,4 @@ def _shown(url: str) -> str:
 
 def _explain(exc: Exception) -> str:
     cause: Any = getattr(exc, "os_error", None) or exc.__cause__ or exc
-    return str(cause) or type(cause).__name__
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import socket
 import ssl
 from typing import Protocol
@@ -192,7 +193,9 @@ def join_host_port(host: str, port: int) -> str:
 def _reason(exc: Exception | None) -> str:
     if isinstance(exc, TimeoutError):
         return "i/o timeout"
-    return str(getattr(exc, "strerror", None) or exc or "no addresses").lower()
+    if isinstance(exc, OSError) and exc.errno and exc.errno > 0:
+        return f"connect: {os.strerror(exc.errno).lower()}"  # the loop's own text repeats the address
+    return str(exc or "no addresses")
 
 
 def _tune(sock: socket.socket) -> None:
