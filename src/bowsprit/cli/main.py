@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("bowsprit.cli.cluster:status", "Show clusters and their components."),
     "get": ("bowsprit.cli.cluster:get", "List clusters or components, or print a kubeconfig."),
     "logs": ("bowsprit.cli.cluster:logs", "Print a component's log."),
+    "controller-manager": (
+        "bowsprit.cli.controller_manager:controller_manager",
+        "Run the controllers (kube-controller-manager's flags).",
+    ),
+    "kubelet": ("bowsprit.cli.kubelet:kubelet", "Run simulated nodes."),
     "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
     "completion": ("bowsprit.cli.completion:completion", "Print the shell code that completes commands."),
 }

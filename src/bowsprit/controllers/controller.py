@@ -64,6 +64,10 @@ class Controller(ABC):
             for number in range(self.workers):
                 group.create_task(self._work(), name=f"{self.name}-{number}")
 
+    async def close(self) -> None:
+        """Release what ``run`` does not: called once, after it has ended."""
+        self.queue.shut_down()
+
     @property
     def idle(self) -> bool:
         """Nothing to do at the moment."""

@@ -62,6 +62,11 @@ class GarbageCollector(Controller):
             await self._settled.wait()  # before that, most owners would look absent
             group.create_task(super().run(), name="gc-workers")
 
+    async def close(self) -> None:
+        """See Controller."""
+        await super().close()
+        await asyncio.gather(*(self._monitors[gvr].stop() for gvr in self._own))
+
     async def _follow_discovery(self) -> None:
         while True:
             self._refresh.clear()
