@@ -3,7 +3,8 @@
     python tools/read_go_types.py CHECKOUTS VERSION tests/golden/apiserver/go-types.json.gz
 
 CHECKOUTS holds clones of kubernetes/api, apimachinery, apiextensions-apiserver and kube-aggregator; VERSION is a tag such
-as v0.36.0. The table holds facts only: for each struct its fields in order (JSON name, protobuf number, Go type, flags),
+as v0.36.0. The table holds facts only: for each struct its fields in order (Go name, JSON name, protobuf number, Go type,
+flags, and where there is any, how patches and apply merge it),
 for each other named type what it stands for,
 for each package its API group. Flags: o omitempty, z omitzero, i inlined in JSON, x not in protobuf.
 """
@@ -32,6 +33,7 @@ _IMPORT = re.compile(r'^\s*(?:([A-Za-z0-9_]+)\s+)?"([^"]+)"\s*$')
 _STRUCT = re.compile(r"^type ([A-Za-z0-9_]+) struct ?\{(\})?$")
 _NAMED = re.compile(r"^type ([A-Za-z0-9_]+) (?:= )?([A-Za-z0-9_.\[\]*]+)\s*(?://.*)?$")
 _FIELD = re.compile(r"^\t(?:([A-Za-z0-9_]+)\s+)?([A-Za-z0-9_.\[\]*]+)\s+`([^`]*)`")
+_MARKER = re.compile(r"^\s*// ?\+(listType|listMapKey|mapType|structType)=([A-Za-z0-9]+)")
 _BASIC = {"string", "bool", "int32", "int64", "float64", "byte", "int", "uint32", "uint64", "int8", "uint8", "any"}
 
 
@@ -51,12 +53,25 @@ def qualify(expression: str, package: str, imports: dict[str, str]) -> str:
     return re.sub(r"([A-Za-z0-9_]+\.)?([A-Za-z_][A-Za-z0-9_]*)", name, expression)
 
 
-def read_field(line: str, package: str, imports: dict[str, str]) -> list[object] | None:
+def read_markers(comments: list[str]) -> dict[str, object]:
+    """The `+listType=map`, `+listMapKey=name` and so on of the comments above a type or field."""
+    markers: dict[str, object] = {}
+    for line in comments:
+        if match := _MARKER.match(line):
+            name, value = match.groups()
+            if name == "listMapKey":
+                markers[name] = [*markers.get(name, []), value]  # type: ignore[misc]
+            else:
+                markers[name] = value
+    return markers
+
+
+def read_field(line: str, package: str, imports: dict[str, str], markers: dict[str, object]) -> list[object] | None:
     match = _FIELD.match(line)
     if match is None:
         return None
     go_name, expression, tags = match.groups()
-    tag = dict(re.findall(r'([a-z]+):"([^"]*)"', tags))
+    tag = dict(re.findall(r'([A-Za-z]+):"([^"]*)"', tags))
     if "json" not in tag:
         return None
     json_name, *options = tag["json"].split(",")
@@ -66,13 +81,11 @@ def read_field(line: str, package: str, imports: dict[str, str]) -> list[object]
     inlined = "inline" in options or (not json_name and go_name is None)
     flags = ("o" if "omitempty" in options else "") + ("z" if "omitzero" in options else "")
     flags += ("i" if inlined else "") + ("" if number else "x")
-    return [
-        go_name or expression.rpartition(".")[2].lstrip("*"),
-        json_name,
-        number,
-        qualify(expression, package, imports),
-        flags,
-    ]
+    merging = dict(markers)
+    merging |= {key: tag[key] for key in ("patchStrategy", "patchMergeKey") if key in tag}
+    name = go_name or expression.rpartition(".")[2].lstrip("*")
+    entry: list[object] = [name, json_name, number, qualify(expression, package, imports), flags]
+    return [*entry, merging] if merging else entry
 
 
 def read_file(text: str, package: str, table: dict[str, dict[str, object]]) -> None:
@@ -86,18 +99,28 @@ def read_file(text: str, package: str, table: dict[str, dict[str, object]]) -> N
     current: list[object] | None = None
     if group := re.search(r'^(?:const |\t)GroupName\s+= "([^"]*)"', text, re.M):
         table["groups"][package.replace("/", ".").replace("-", "_")] = group.group(1)
+    comments: list[str] = []
     for line in text.splitlines():
+        if line.strip().startswith("//") or (not line.strip() and current is None):
+            comments.append(line)
+            continue
+        markers = read_markers(comments)
+        comments = []
         if current is not None:
             if line == "}":
                 current = None
-            elif field := read_field(line, package, imports):
+            elif field := read_field(line, package, imports, markers):
                 current.append(field)
         elif match := _STRUCT.match(line):
             fields: list[object] = []
             table["structs"][message_name(package, match.group(1))] = fields
+            if markers:
+                table["merging"][message_name(package, match.group(1))] = markers
             current = None if match.group(2) else fields
         elif (match := _NAMED.match(line)) and match.group(2) != "interface":
             table["named"][message_name(package, match.group(1))] = qualify(match.group(2), package, imports)
+            if markers:
+                table["merging"][message_name(package, match.group(1))] = markers
 
 
 def is_published(name: str) -> bool:
@@ -113,7 +136,7 @@ def is_published(name: str) -> bool:
 
 def main() -> None:
     checkouts, version, target = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    table: dict[str, dict[str, object]] = {"structs": {}, "named": {}, "groups": {}}
+    table: dict[str, dict[str, object]] = {"structs": {}, "named": {}, "groups": {}, "merging": {}}
     for module, repository in REPOSITORIES.items():
         git = ["git", "--git-dir", str(next(checkouts.glob(f"*{repository}/repo"), checkouts / repository / ".git"))]
         listed = subprocess.run(

@@ -8,7 +8,8 @@ here its type expressions become values. What to do with them is in builtin.py (
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -62,7 +63,11 @@ class GoType:
 
 @dataclass(frozen=True, slots=True)
 class GoField:
-    """One field. A field without a number is not in protobuf; an inlined one lends its members to the parent in JSON."""
+    """One field. A field without a number is not in protobuf; an inlined one lends its members to the parent in JSON.
+
+    `merging` has what patches and apply must know: patchStrategy, patchMergeKey, listType, listMapKey (a list), mapType,
+    structType, as upstream writes them in tags and markers.
+    """
 
     go_name: str
     json_name: str
@@ -71,6 +76,7 @@ class GoField:
     omitempty: bool
     omitzero: bool
     inline: bool
+    merging: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -122,8 +128,8 @@ def _printed(expression: str) -> str:
 def fields_of(message: str) -> tuple[GoField, ...]:
     """The fields of a struct in Go's order, inlined ones not yet flattened."""
     return tuple(
-        GoField(go_name, json_name, number, parse_type(expression), "o" in flags, "z" in flags, "i" in flags)
-        for go_name, json_name, number, expression, flags in _table()["structs"][message]
+        GoField(go_name, json_name, number, parse_type(expression), "o" in flags, "z" in flags, "i" in flags, *merging)
+        for go_name, json_name, number, expression, flags, *merging in _table()["structs"][message]
     )
 
 
@@ -135,7 +141,7 @@ def _kinds() -> dict[GroupVersionKind, str]:
     structs |= {name: target for name, target in table["named"].items() if target in structs}
     for name, message in structs.items():
         package, _, kind = name.rpartition(".")
-        if package in table["groups"] and any(field[0] == "TypeMeta" for field in table["structs"][message]):
+        if package in table["groups"] and any(entry[0] == "TypeMeta" for entry in table["structs"][message]):
             kinds[GroupVersionKind(table["groups"][package], package.rpartition(".")[2], kind)] = message
     return kinds
 
@@ -143,6 +149,12 @@ def _kinds() -> dict[GroupVersionKind, str]:
 def message_of(gvk: GroupVersionKind) -> str | None:
     """The message name of a kind. Kinds of meta/v1 (Status, DeleteOptions, APIGroup…) are known in every group version."""
     return _kinds().get(gvk) or _kinds().get(GroupVersionKind("meta.k8s.io", "v1", gvk.kind))
+
+
+def merging_of(message: str) -> Mapping[str, Any]:
+    """The markers on the type itself, such as structType=atomic."""
+    merging: Mapping[str, Any] = _table()["merging"].get(message, {})
+    return merging
 
 
 def has_message(message: str) -> bool:
