@@ -1,0 +1,77 @@
+"""DaemonSets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.core.podspec import default_template
+from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.printing import age_of, containers_text, labels_text, name_of, selector_text
+from bowsprit.controlplane.statused import StatusedStrategy, copy_field
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+
+class DaemonSetStrategy(StatusedStrategy):
+    """The main endpoint."""
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec.get("template"))
+        strategy = spec.setdefault("updateStrategy", {})
+        strategy["type"] = strategy.get("type") or "RollingUpdate"
+        if strategy["type"] == "RollingUpdate":
+            rolling = strategy.get("rollingUpdate")
+            if rolling is None:
+                rolling = strategy["rollingUpdate"] = {}
+            for field, value in (("maxUnavailable", 1), ("maxSurge", 0)):
+                if rolling.get(field) is None:
+                    rolling[field] = value
+        if spec.get("revisionHistoryLimit") is None:
+            spec["revisionHistoryLimit"] = 10
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {
+            "currentNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberReady": 0,
+        }
+        obj["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "1")
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "status")
+        generation = int((old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION) or 0)
+        if new["spec"].get("template") != old["spec"].get("template"):
+            generation += 1
+        new["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(generation)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return immutable_field(new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector"))
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Desired, Current, Ready, Up-to-date, Available, Node Selector, Age, Containers, Images, Selector."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    pod = (spec.get("template") or {}).get("spec") or {}
+    names, images = containers_text(pod.get("containers"))
+    counts = (
+        "desiredNumberScheduled",
+        "currentNumberScheduled",
+        "numberReady",
+        "updatedNumberScheduled",
+        "numberAvailable",
+    )
+    return [
+        name_of(obj),
+        *(status.get(field, 0) for field in counts),
+        labels_text(pod.get("nodeSelector")),
+        age_of(obj, now),
+        names,
+        images,
+        selector_text(spec.get("selector")),
+    ]

@@ -1,0 +1,75 @@
+"""StatefulSets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.core.podspec import default_template
+from bowsprit.controlplane.printing import age_of, containers_text, name_of
+from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+
+_MUTABLE = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+
+
+class StatefulSetStrategy(StatusedStrategy):
+    """The main endpoint."""
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        default_template(spec.get("template"))
+        spec["podManagementPolicy"] = spec.get("podManagementPolicy") or "OrderedReady"
+        strategy = spec.setdefault("updateStrategy", {})
+        strategy["type"] = strategy.get("type") or "RollingUpdate"
+        if strategy["type"] == "RollingUpdate":
+            rolling = strategy.get("rollingUpdate")
+            if rolling is None:
+                rolling = strategy["rollingUpdate"] = {}
+            if rolling.get("partition") is None:
+                rolling["partition"] = 0
+            if rolling.get("maxUnavailable") is None:
+                rolling["maxUnavailable"] = 1
+        policy = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
+        for field in ("whenDeleted", "whenScaled"):
+            policy[field] = policy.get(field) or "Retain"
+        for field, value in (("replicas", 1), ("revisionHistoryLimit", 10)):
+            if spec.get(field) is None:
+                spec[field] = value
+        for claim in spec.get("volumeClaimTemplates") or ():
+            claim["kind"], claim["apiVersion"] = "PersistentVolumeClaim", "v1"
+            claim.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+            claim["status"] = claim.get("status") or {}
+            claim["status"].setdefault("phase", "Pending")
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {"replicas": 0, "availableReplicas": 0}
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        def fixed(spec: Obj) -> Obj:
+            return {key: value for key, value in spec.items() if key not in _MUTABLE}
+
+        if fixed(new["spec"]) == fixed(old["spec"]):
+            return []
+        names = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
+        detail = f"updates to statefulset spec for fields other than {names} and '{_MUTABLE[-1]}' are forbidden"
+        return [fielderrors.forbidden(path("spec"), detail)]
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Ready, Age, Containers, Images."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    names, images = containers_text(((spec.get("template") or {}).get("spec") or {}).get("containers"))
+    ready = f"{status.get('readyReplicas', 0)}/{spec.get('replicas', 0)}"
+    return [name_of(obj), ready, age_of(obj, now), names, images]

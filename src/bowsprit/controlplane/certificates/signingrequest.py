@@ -1,0 +1,101 @@
+"""CertificateSigningRequests: who asks is written down by the server; approval and certificate have endpoints of their own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy, copy_field
+from bowsprit.machinery.humanduration import human_duration
+from bowsprit.machinery.objects import Obj
+
+_APPROVALS = ("Approved", "Denied")
+
+
+class SigningRequestStrategy(StatusedStrategy):
+    """The main endpoint: the spec cannot change."""
+
+    has_generation = False
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        spec = obj["spec"]
+        spec["username"] = ctx.user.name
+        for field, value in (("uid", ctx.user.uid), ("groups", list(ctx.user.groups))):
+            if value:
+                spec[field] = value
+            else:
+                spec.pop(field, None)
+        spec.pop("extra", None)
+        if ctx.user.extra:
+            spec["extra"] = {key: list(values) for key, values in ctx.user.extra.items()}
+        obj["status"] = {}
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "spec")
+        copy_field(new, old, "status")
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"spec.signerName"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return {"spec.signerName": (obj.get("spec") or {}).get("signerName") or ""}
+
+
+class SigningRequestStatusStrategy(StatusStrategy):
+    """``/status``: the certificate and conditions other than approval."""
+
+    def __init__(self, main: Strategy, *, approval: bool) -> None:
+        super().__init__(main)
+        self._approval = approval
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        super().prepare_for_update(new, old, ctx)
+        before, after = old.get("status") or {}, new.get("status") or {}
+        if self._approval:
+            conditions = after.get("conditions")
+            new["status"] = dict(before)
+            after = new["status"]
+            if conditions:
+                after["conditions"] = conditions
+            else:
+                after.pop("conditions", None)
+        else:
+            kept = [item for item in before.get("conditions") or () if item.get("type") in _APPROVALS]
+            others = [item for item in after.get("conditions") or () if item.get("type") not in _APPROVALS]
+            if kept or others:
+                after["conditions"] = kept + others
+            new["status"] = after
+        known = {item.get("type"): item for item in before.get("conditions") or ()}
+        for condition in after.get("conditions") or ():
+            previous = known.get(condition.get("type"))
+            condition["lastUpdateTime"] = condition.get("lastUpdateTime") or ctx.timestamp
+            if not condition.get("lastTransitionTime"):
+                same = previous is not None and previous.get("status") == condition.get("status")
+                condition["lastTransitionTime"] = previous["lastTransitionTime"] if same and previous else ctx.timestamp
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Age, SignerName, Requestor, RequestedDuration, Condition."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+    seconds = spec.get("expirationSeconds")
+    return [
+        name_of(obj),
+        age_of(obj, now),
+        spec.get("signerName") or "<none>",
+        spec.get("username", ""),
+        "<none>" if seconds is None else human_duration(seconds),
+        _condition(status),
+    ]
+
+
+def _condition(status: Obj) -> str:
+    kinds = [item.get("type") for item in status.get("conditions") or ()]
+    texts = ["Denied" if "Denied" in kinds else "Approved" if "Approved" in kinds else "Pending"]
+    if "Failed" in kinds:
+        texts.append("Failed")
+    if status.get("certificate"):
+        texts.append("Issued")
+    return ",".join(texts)

@@ -1,0 +1,1 @@
+"""The kinds of the core group that do more than their schema says."""

@@ -1,0 +1,70 @@
+"""Namespaces: the finalizer in the spec, the phase, the name label (upstream pkg/registry/core/namespace)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_dns1123_label
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+FINALIZER = "kubernetes"
+
+
+class NamespaceStrategy(Strategy):
+    """The main endpoint."""
+
+    deletes_to_object = True
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_dns1123_label(name)
+
+    def default(self, obj: Obj) -> None:
+        name = obj["metadata"].get("name")
+        if name:
+            labels = obj["metadata"].setdefault("labels", {})
+            labels[NAME_LABEL] = name
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {"phase": "Active"}
+        spec = obj.setdefault("spec", {})
+        finalizers = spec.setdefault("finalizers", [])
+        if FINALIZER not in finalizers:
+            finalizers.append(FINALIZER)
+
+    def canonicalize(self, obj: Obj) -> None:
+        self.default(obj)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "status")
+        new.setdefault("spec", {})
+        copy_field(new["spec"], old.get("spec") or {}, "finalizers")
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"name", "status.phase"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return {"name": name_of(obj), "status.phase": (obj.get("status") or {}).get("phase") or ""}
+
+    def mark_deleting(self, obj: Obj, ctx: RequestContext) -> None:
+        obj.setdefault("status", {})["phase"] = "Terminating"
+
+    def may_vanish(self, obj: Obj) -> bool:
+        return not (obj.get("spec") or {}).get("finalizers")
+
+
+class NamespaceFinalizeStrategy(StatusStrategy):
+    """``/finalize``: only the finalizers of the spec change."""
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "status")
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Status, Age."""
+    return [name_of(obj), (obj.get("status") or {}).get("phase", ""), age_of(obj, now)]

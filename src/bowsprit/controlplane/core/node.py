@@ -1,0 +1,85 @@
+"""Nodes: defaults, columns (upstream pkg/registry/core/node)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.printing import NONE, age_of, name_of
+from bowsprit.controlplane.statused import copy_field
+from bowsprit.machinery.objects import Obj
+
+_ROLE_PREFIX = "node-role.kubernetes.io/"
+_ROLE = "kubernetes.io/role"
+
+
+class NodeStrategy(Strategy):
+    """The main endpoint. A kubelet creates its node with a status, so that is kept."""
+
+    def default(self, obj: Obj) -> None:
+        status = obj.get("status") or {}
+        if status.get("capacity") and not status.get("allocatable"):
+            status["allocatable"] = dict(status["capacity"])
+        elif status.get("capacity"):
+            for name, value in status["capacity"].items():
+                status["allocatable"].setdefault(name, value)
+        spec = obj.setdefault("spec", {})
+        if spec.get("podCIDR") and not spec.get("podCIDRs"):
+            spec["podCIDRs"] = [spec["podCIDR"]]
+        elif spec.get("podCIDRs") and not spec.get("podCIDR"):
+            spec["podCIDR"] = spec["podCIDRs"][0]
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "status")
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"spec.unschedulable"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return {"spec.unschedulable": "true" if (obj.get("spec") or {}).get("unschedulable") else "false"}
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Status, Roles, Age, Version, Internal-IP, External-IP, OS-Image, Kernel-Version, Container-Runtime."""
+    status = obj.get("status") or {}
+    info = status.get("nodeInfo") or {}
+    return [
+        name_of(obj),
+        _status(obj, status),
+        ",".join(_roles(obj)) or NONE,
+        age_of(obj, now),
+        info.get("kubeletVersion", ""),
+        _address(status, "InternalIP"),
+        _address(status, "ExternalIP"),
+        info.get("osImage") or "<unknown>",
+        _kernel(info),
+        info.get("containerRuntimeVersion") or "<unknown>",
+    ]
+
+
+def _kernel(info: Obj) -> str:
+    version, architecture = info.get("kernelVersion") or "<unknown>", info.get("architecture")
+    return f"{version} ({architecture})" if architecture else version
+
+
+def _status(obj: Obj, status: Obj) -> str:
+    ready = next((item for item in status.get("conditions") or () if item.get("type") == "Ready"), None)
+    text = "Unknown" if ready is None else "Ready" if ready.get("status") == "True" else "NotReady"
+    return f"{text},SchedulingDisabled" if (obj.get("spec") or {}).get("unschedulable") else text
+
+
+def _roles(obj: Obj) -> list[str]:
+    roles = set()
+    for key, value in (obj["metadata"].get("labels") or {}).items():
+        if key.startswith(_ROLE_PREFIX) and len(key) > len(_ROLE_PREFIX):
+            roles.add(key.removeprefix(_ROLE_PREFIX))
+        elif key == _ROLE and value:
+            roles.add(value)
+    return sorted(roles)
+
+
+def _address(status: Obj, kind: str) -> str:
+    found = (item.get("address") for item in status.get("addresses") or () if item.get("type") == kind)
+    return next((address for address in found if address), NONE)

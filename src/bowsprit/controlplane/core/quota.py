@@ -1,0 +1,45 @@
+"""ResourceQuotas and LimitRanges."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.machinery.objects import Obj
+
+
+class LimitRangeStrategy(Strategy):
+    """Defaults follow from limits (upstream SetDefaults_LimitRangeItem)."""
+
+    def default(self, obj: Obj) -> None:
+        for item in (obj.get("spec") or {}).get("limits") or ():
+            if item.get("type") != "Container":
+                continue
+            default = item.setdefault("default", {})
+            for name, value in (item.get("max") or {}).items():
+                default.setdefault(name, value)
+            request = item.setdefault("defaultRequest", {})
+            for source in (default, item.get("min") or {}):
+                for name, value in source.items():
+                    request.setdefault(name, value)
+            for field in ("default", "defaultRequest"):
+                if not item[field]:
+                    del item[field]
+
+
+def quota_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Request, Limit, Age."""
+    status = obj.get("status") or {}
+    hard, used = status.get("hard") or {}, status.get("used") or {}
+    names = sorted(hard)
+    texts = {name: f"{name}: {used.get(name, '0')}/{hard[name]}" for name in names}
+    requests = ", ".join(texts[name] for name in names if not name.startswith("limits."))
+    limits = ", ".join(texts[name] for name in names if name.startswith("limits."))
+    return [name_of(obj), requests, limits, age_of(obj, now)]
+
+
+def limit_range_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Created At."""
+    return [name_of(obj), obj["metadata"].get("creationTimestamp", "")]

@@ -1,0 +1,56 @@
+"""Secrets."""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.immutable import frozen_data_errors, immutable_field
+from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+
+
+class SecretStrategy(Strategy):
+    """stringData is written into data and never stored."""
+
+    def default(self, obj: Obj) -> None:
+        if not obj.get("type"):
+            obj["type"] = "Opaque"
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        merge_string_data(obj)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        merge_string_data(new)
+        if not new.get("type"):
+            new["type"] = old.get("type", "Opaque")
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return [
+            *immutable_field(new.get("type"), old.get("type"), path("type")),
+            *frozen_data_errors(new, old, ("data",)),
+        ]
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"type"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        return {"type": obj.get("type") or ""}
+
+
+def merge_string_data(obj: Obj) -> None:
+    """Upstream's conversion of a Secret."""
+    texts = obj.pop("stringData", None)
+    if texts:
+        data = obj.setdefault("data", {})
+        for key, text in texts.items():
+            data[key] = base64.b64encode(text.encode()).decode()
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Type, Data, Age."""
+    return [name_of(obj), obj.get("type", ""), len(obj.get("data") or ()), age_of(obj, now)]

@@ -1,0 +1,119 @@
+"""Services: defaults, columns; addresses and ports come from `core.serviceallocation`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.printing import NONE, age_of, labels_text, name_of
+from bowsprit.controlplane.statused import StatusedStrategy, copy_field
+from bowsprit.machinery.objects import Obj
+
+
+class ServiceStrategy(StatusedStrategy):
+    """The main endpoint; services have no generation."""
+
+    has_generation = False
+    empty_status: ClassVar[Obj] = {"loadBalancer": {}}
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        kind = spec.get("type") or "ClusterIP"
+        spec["type"] = kind
+        if not spec.get("sessionAffinity"):
+            spec["sessionAffinity"] = "None"
+        if spec["sessionAffinity"] == "None":
+            spec.pop("sessionAffinityConfig", None)
+        elif spec["sessionAffinity"] == "ClientIP":
+            config = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
+            if config.get("timeoutSeconds") is None:
+                config["timeoutSeconds"] = 10800
+        for port in spec.get("ports") or ():
+            if not port.get("protocol"):
+                port["protocol"] = "TCP"
+            if port.get("targetPort") in (None, 0, ""):
+                port["targetPort"] = port.get("port", 0)
+        external = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and spec.get("externalIPs"))
+        if external and not spec.get("externalTrafficPolicy"):
+            spec["externalTrafficPolicy"] = "Cluster"
+        if kind != "ExternalName" and not spec.get("internalTrafficPolicy"):
+            spec["internalTrafficPolicy"] = "Cluster"
+        if kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
+            spec["allocateLoadBalancerNodePorts"] = True
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {"loadBalancer": {}}
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        copy_field(new, old, "status")
+        keep_allocations(new, old)
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"spec.clusterIP", "spec.type"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        spec = obj.get("spec") or {}
+        return {"spec.clusterIP": spec.get("clusterIP") or "", "spec.type": spec.get("type") or ""}
+
+
+def keep_allocations(new: Obj, old: Obj) -> None:
+    """What an update may leave out stays as it was allocated (upstream patchAllocatedValues)."""
+    after, before = new["spec"], old["spec"]
+    if before.get("type") != "ExternalName" and after.get("type") != "ExternalName":
+        if not after.get("clusterIP"):
+            copy_field(after, before, "clusterIP")
+        if not after.get("clusterIPs") and after.get("clusterIP") == before.get("clusterIP"):
+            copy_field(after, before, "clusterIPs")
+    if _needs_node_ports(before) and _needs_node_ports(after):
+        held = {(port.get("protocol"), port.get("port")): port.get("nodePort") for port in before.get("ports") or ()}
+        for port in after.get("ports") or ():
+            number = held.get((port.get("protocol"), port.get("port")))
+            if not port.get("nodePort") and number:
+                port["nodePort"] = number
+    if _needs_health_port(before) and _needs_health_port(after) and not after.get("healthCheckNodePort"):
+        copy_field(after, before, "healthCheckNodePort")
+
+
+def _needs_node_ports(spec: Obj) -> bool:
+    return spec.get("type") == "NodePort" or (
+        spec.get("type") == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is not False
+    )
+
+
+def _needs_health_port(spec: Obj) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Type, Cluster-IP, External-IP, Port(s), Age, Selector (upstream printService)."""
+    spec = obj.get("spec") or {}
+    addresses = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
+    return [
+        name_of(obj),
+        spec.get("type", ""),
+        addresses[0] if addresses else NONE,
+        _external(obj, spec),
+        _ports(spec.get("ports")) or NONE,
+        age_of(obj, now),
+        labels_text(spec.get("selector")),
+    ]
+
+
+def _external(obj: Obj, spec: Obj) -> str:
+    kind, external = spec.get("type"), list(spec.get("externalIPs") or ())
+    if kind == "ExternalName":
+        return str(spec.get("externalName") or NONE)
+    if kind == "LoadBalancer":
+        ingress = ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+        found = list(dict.fromkeys(item.get("ip") or item.get("hostname") or "" for item in ingress))
+        return ",".join(item for item in [*found, *external] if item) or "<pending>"
+    return ",".join(external) or NONE
+
+
+def _ports(ports: list[Obj] | None) -> str:
+    texts = []
+    for port in ports or ():
+        node = f":{port['nodePort']}" if port.get("nodePort") else ""
+        texts.append(f"{port.get('port', 0)}{node}/{port.get('protocol', '')}")
+    return ",".join(texts)

@@ -1,0 +1,42 @@
+"""EndpointSlices."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.printing import UNSET, age_of, name_of
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+
+
+class EndpointSliceStrategy(Strategy):
+    """Port defaults; the address type cannot change."""
+
+    has_generation = True
+
+    def default(self, obj: Obj) -> None:
+        for port in obj.get("ports") or ():
+            if port.get("name") is None:
+                port["name"] = ""
+            if port.get("protocol") is None:
+                port["protocol"] = "TCP"
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return immutable_field(new.get("addressType"), old.get("addressType"), path("addressType"))
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, AddressType, Ports, Endpoints, Age."""
+    ports = [UNSET if port.get("port") is None else str(port["port"]) for port in obj.get("ports") or ()]
+    addresses = [address for item in obj.get("endpoints") or () for address in item.get("addresses") or ()]
+    return [name_of(obj), obj.get("addressType", ""), _some(ports), _some(addresses), age_of(obj, now)]
+
+
+def _some(values: list[str]) -> str:
+    if not values:
+        return UNSET
+    text = ",".join(values[:3])
+    return f"{text} + {len(values) - 3} more..." if len(values) > 3 else text

@@ -1,0 +1,344 @@
+"""All built-in kinds: the generated data joined with the functions of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bowsprit.apiserver.authorization.escalation import EscalationCheck
+from bowsprit.apiserver.resource import (
+    Column,
+    Printer,
+    Resource,
+    ScaleSubresource,
+    StatusSubresource,
+    Subresource,
+    Version,
+)
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.admissionregistration import webhooks
+from bowsprit.controlplane.apiregistration import apiservice
+from bowsprit.controlplane.apps import controllerrevision, daemonset, deployment, replicaset, statefulset
+from bowsprit.controlplane.autoscaling import hpa
+from bowsprit.controlplane.batch import cronjob, job
+from bowsprit.controlplane.behaviour import Behaviour
+from bowsprit.controlplane.certificates import signingrequest
+from bowsprit.controlplane.coordination import lease
+from bowsprit.controlplane.core import (
+    componentstatus,
+    configmap,
+    endpoints,
+    namespace,
+    pod,
+    quota,
+    replication,
+    secret,
+    service,
+    serviceaccount,
+    storage,
+)
+from bowsprit.controlplane.core import node as core_node
+from bowsprit.controlplane.discovery import endpointslice
+from bowsprit.controlplane.events import event
+from bowsprit.controlplane.flowcontrol import priority
+from bowsprit.controlplane.networking import ingress, policy
+from bowsprit.controlplane.node import runtimeclass
+from bowsprit.controlplane.policy import disruption
+from bowsprit.controlplane.printing import labels_text
+from bowsprit.controlplane.rbac import roles
+from bowsprit.controlplane.resource import claims
+from bowsprit.controlplane.scheduling import priorityclass
+from bowsprit.controlplane.schemas import BuiltinSchema, load_data
+from bowsprit.controlplane.statused import RESET_METADATA, StatusedStrategy, StatusStrategy
+from bowsprit.controlplane.storage import classes
+from bowsprit.machinery.names import GroupResource, GroupVersionKind, GroupVersionResource
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.selectors import LabelSelector
+
+
+def behaviours(escalation: Callable[[], EscalationCheck | None]) -> dict[GroupResource, Behaviour]:
+    """What each kind does; kinds that are missing are stored as they are."""
+    pods, namespaces, requests = (
+        pod.PodStrategy(),
+        namespace.NamespaceStrategy(),
+        signingrequest.SigningRequestStrategy(),
+    )
+    nodes = core_node.NodeStrategy()
+    role, binding = roles.RoleStrategy(escalation), roles.BindingStrategy(escalation)
+    label_scale = ScaleSubresource(selector=_label_selector_text)
+    return {
+        **_core(pods, namespaces, nodes),
+        **_with_status(
+            "apps", "deployments", deployment.DeploymentStrategy(), deployment.cells, ("labels",), label_scale
+        ),
+        **_with_status("apps", "replicasets", replicaset.ReplicaSetStrategy(), replicaset.cells, (), label_scale),
+        **_with_status("apps", "statefulsets", statefulset.StatefulSetStrategy(), statefulset.cells, (), label_scale),
+        **_with_status("apps", "daemonsets", daemonset.DaemonSetStrategy(), daemonset.cells),
+        GroupResource("apps", "controllerrevisions"): Behaviour(
+            controllerrevision.ControllerRevisionStrategy(), cells=controllerrevision.cells
+        ),
+        **_with_status("batch", "jobs", job.JobStrategy(), job.cells),
+        **_with_status("batch", "cronjobs", cronjob.CronJobStrategy(), cronjob.cells),
+        GroupResource("autoscaling", "horizontalpodautoscalers"): Behaviour(
+            strategy := hpa.AutoscalerStrategy(),
+            StatusStrategy(strategy),
+            cells=hpa.cells,
+            convert={"autoscaling/v1": (hpa.from_v1, hpa.to_v1)},
+        ),
+        **_with_status("networking.k8s.io", "ingresses", ingress.IngressStrategy(), ingress.cells),
+        GroupResource("networking.k8s.io", "ingressclasses"): Behaviour(
+            ingress.IngressClassStrategy(), cells=ingress.class_cells
+        ),
+        GroupResource("networking.k8s.io", "networkpolicies"): Behaviour(
+            policy.NetworkPolicyStrategy(), cells=policy.cells
+        ),
+        GroupResource("networking.k8s.io", "ipaddresses"): Behaviour(cells=policy.address_cells),
+        **_with_status("networking.k8s.io", "servicecidrs", _no_generation(), policy.cidr_cells, RESET_METADATA),
+        **_with_status("policy", "poddisruptionbudgets", disruption.DisruptionBudgetStrategy(), disruption.cells),
+        GroupResource(roles.RBAC_GROUP, "roles"): Behaviour(role, cells=roles.role_cells),
+        GroupResource(roles.RBAC_GROUP, "clusterroles"): Behaviour(role, cells=roles.role_cells),
+        GroupResource(roles.RBAC_GROUP, "rolebindings"): Behaviour(binding, cells=roles.binding_cells),
+        GroupResource(roles.RBAC_GROUP, "clusterrolebindings"): Behaviour(binding, cells=roles.binding_cells),
+        **_storage(),
+        GroupResource("scheduling.k8s.io", "priorityclasses"): Behaviour(
+            priorityclass.PriorityClassStrategy(), cells=priorityclass.cells
+        ),
+        GroupResource("coordination.k8s.io", "leases"): Behaviour(lease.LeaseStrategy(), cells=lease.cells),
+        GroupResource("node.k8s.io", "runtimeclasses"): Behaviour(
+            runtimeclass.RuntimeClassStrategy(), cells=runtimeclass.cells
+        ),
+        GroupResource("discovery.k8s.io", "endpointslices"): Behaviour(
+            endpointslice.EndpointSliceStrategy(), cells=endpointslice.cells
+        ),
+        **_with_status(
+            "flowcontrol.apiserver.k8s.io",
+            "flowschemas",
+            priority.FlowSchemaStrategy(),
+            priority.schema_cells,
+            RESET_METADATA,
+        ),
+        **_with_status(
+            "flowcontrol.apiserver.k8s.io",
+            "prioritylevelconfigurations",
+            priority.PriorityLevelStrategy(),
+            priority.level_cells,
+            RESET_METADATA,
+        ),
+        **_admission(),
+        GroupResource("certificates.k8s.io", "certificatesigningrequests"): Behaviour(
+            requests,
+            signingrequest.SigningRequestStatusStrategy(requests, approval=False),
+            {"approval": signingrequest.SigningRequestStatusStrategy(requests, approval=True)},
+            signingrequest.cells,
+        ),
+        **_with_status(
+            "apiregistration.k8s.io",
+            "apiservices",
+            apiservice.APIServiceStrategy(),
+            apiservice.cells,
+            ("labels", "annotations", "finalizers", "ownerReferences"),
+        ),
+        **_resource_allocation(),
+    }
+
+
+def _core(
+    pods: pod.PodStrategy, namespaces: namespace.NamespaceStrategy, nodes: core_node.NodeStrategy
+) -> dict[GroupResource, Behaviour]:
+    controllers = replication.ReplicationControllerStrategy()
+    events = Behaviour(
+        event.EventStrategy(),
+        cells=event.cells,
+        convert={"events.k8s.io/v1": (event.from_events, event.to_events)},
+        ttl_seconds=event.TTL_SECONDS,
+    )
+    return {
+        GroupResource("", "pods"): Behaviour(
+            pods,
+            pod.PodStatusStrategy(pods),
+            {
+                "ephemeralcontainers": pod.PodEphemeralContainersStrategy(pods),
+                "resize": pod.PodResizeStrategy(pods),
+            },
+            pod.cells,
+            conditions=pod.conditions,
+        ),
+        GroupResource("", "namespaces"): Behaviour(
+            namespaces,
+            StatusStrategy(namespaces),
+            {"finalize": namespace.NamespaceFinalizeStrategy(namespaces)},
+            namespace.cells,
+        ),
+        GroupResource("", "nodes"): Behaviour(nodes, StatusStrategy(nodes), cells=core_node.cells),
+        **_with_status("", "services", service.ServiceStrategy(), service.cells),
+        **_with_status("", "persistentvolumes", storage.VolumeStrategy(), storage.volume_cells),
+        **_with_status("", "persistentvolumeclaims", storage.ClaimStrategy(), storage.claim_cells),
+        **_with_status("", "resourcequotas", _no_generation(), quota.quota_cells),
+        GroupResource("", "limitranges"): Behaviour(quota.LimitRangeStrategy(), cells=quota.limit_range_cells),
+        GroupResource("", "configmaps"): Behaviour(configmap.ConfigMapStrategy(), cells=configmap.cells),
+        GroupResource("", "secrets"): Behaviour(secret.SecretStrategy(), cells=secret.cells),
+        GroupResource("", "serviceaccounts"): Behaviour(
+            serviceaccount.ServiceAccountStrategy(), cells=serviceaccount.cells
+        ),
+        GroupResource("", "endpoints"): Behaviour(endpoints.EndpointsStrategy(), cells=endpoints.cells),
+        GroupResource("", "podtemplates"): Behaviour(
+            replication.PodTemplateStrategy(), cells=replication.template_cells
+        ),
+        GroupResource("", "replicationcontrollers"): Behaviour(
+            controllers,
+            StatusStrategy(controllers),
+            cells=replication.cells,
+            scale=ScaleSubresource(selector=lambda obj: labels_text((obj.get("spec") or {}).get("selector"))),
+        ),
+        GroupResource("", "componentstatuses"): Behaviour(cells=componentstatus.cells),
+        GroupResource("", "events"): events,
+        GroupResource("events.k8s.io", "events"): events,
+    }
+
+
+def _storage() -> dict[GroupResource, Behaviour]:
+    group = "storage.k8s.io"
+    return {
+        GroupResource(group, "storageclasses"): Behaviour(classes.StorageClassStrategy(), cells=classes.class_cells),
+        GroupResource(group, "csidrivers"): Behaviour(classes.CSIDriverStrategy(), cells=classes.driver_cells),
+        GroupResource(group, "csinodes"): Behaviour(cells=classes.node_cells),
+        GroupResource(group, "csistoragecapacities"): Behaviour(cells=classes.capacity_cells),
+        **_with_status(group, "volumeattachments", classes.VolumeAttachmentStrategy(), classes.attachment_cells),
+        GroupResource(group, "volumeattributesclasses"): Behaviour(cells=classes.attributes_cells),
+    }
+
+
+def _admission() -> dict[GroupResource, Behaviour]:
+    group = "admissionregistration.k8s.io"
+    hooks = Behaviour(webhooks.WebhookStrategy(), cells=webhooks.webhook_cells)
+    binding = Behaviour(webhooks.PolicyBindingStrategy(), cells=webhooks.binding_cells)
+    return {
+        GroupResource(group, "mutatingwebhookconfigurations"): hooks,
+        GroupResource(group, "validatingwebhookconfigurations"): hooks,
+        **_with_status(
+            group,
+            "validatingadmissionpolicies",
+            webhooks.PolicyStrategy(),
+            webhooks.validating_policy_cells,
+            RESET_METADATA,
+        ),
+        GroupResource(group, "mutatingadmissionpolicies"): Behaviour(
+            webhooks.MutatingPolicyStrategy(), cells=webhooks.mutating_policy_cells
+        ),
+        GroupResource(group, "validatingadmissionpolicybindings"): binding,
+        GroupResource(group, "mutatingadmissionpolicybindings"): binding,
+    }
+
+
+def _resource_allocation() -> dict[GroupResource, Behaviour]:
+    group = "resource.k8s.io"
+    return {
+        GroupResource(group, "deviceclasses"): Behaviour(claims.GenerationStrategy(), cells=claims.class_cells),
+        **_with_status(group, "resourceclaims", claims.ClaimStrategy(), claims.claim_cells, RESET_METADATA),
+        GroupResource(group, "resourceclaimtemplates"): Behaviour(
+            claims.ClaimTemplateStrategy(), cells=claims.class_cells
+        ),
+        GroupResource(group, "resourceslices"): Behaviour(claims.GenerationStrategy(), cells=claims.slice_cells),
+    }
+
+
+def _no_generation() -> StatusedStrategy:
+    strategy = StatusedStrategy()
+    strategy.has_generation = False
+    return strategy
+
+
+def _with_status(
+    group: str,
+    resource: str,
+    strategy: Strategy,
+    cells: Any,
+    keeps: tuple[str, ...] = (),
+    scale: ScaleSubresource | None = None,
+) -> dict[GroupResource, Behaviour]:
+    return {
+        GroupResource(group, resource): Behaviour(strategy, StatusStrategy(strategy, keeps), cells=cells, scale=scale)
+    }
+
+
+def _label_selector_text(obj: Obj) -> str:
+    return str(LabelSelector.from_obj((obj.get("spec") or {}).get("selector") or {}))
+
+
+# One resource serves both: whoever lists events of either group sees all of them.
+_SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "events")}
+
+
+def built_in_resources(
+    escalation: Callable[[], EscalationCheck | None],
+    further: dict[GroupResource, dict[str, Subresource]],
+    skip: frozenset[GroupResource] = frozenset(),
+) -> list[Resource]:
+    """Every stored built-in resource.
+
+    Args:
+        escalation: gives the running server's check of RBAC writes.
+        further: subresources that need the running server (binding, eviction, token, log, proxy …).
+        skip: resources that others register (reviews, which are not stored).
+    """
+    known = behaviours(escalation)
+    grouped: dict[GroupResource, list[dict[str, Any]]] = {}
+    for entry in load_data("kinds"):
+        gr = GroupResource(entry["group"], entry["resource"])
+        if gr not in skip:
+            grouped.setdefault(_SHARED_STORAGE.get(gr, gr), []).append(entry)
+    return [_resource(gr, entries, known.get(gr, Behaviour()), further.get(gr, {})) for gr, entries in grouped.items()]
+
+
+def _resource(
+    gr: GroupResource, entries: list[dict[str, Any]], behaviour: Behaviour, further: dict[str, Subresource]
+) -> Resource:
+    first = entries[0]
+    subresources: dict[str, Subresource] = {}
+    for entry in first.get("subresources", ()):
+        made = _subresource(entry, behaviour)
+        if made is not None:
+            subresources[entry["name"]] = made
+    return Resource(
+        kind=first["kind"],
+        plural=first["resource"],
+        versions=[_version(entry, behaviour) for entry in entries],
+        group=gr.group,
+        singular=first.get("singularName", ""),
+        namespaced=first["namespaced"],
+        short_names=tuple(first.get("shortNames", ())),
+        categories=tuple(first.get("categories", ())),
+        verbs=tuple(first["verbs"]),
+        strategy=behaviour.strategy,
+        subresources=subresources | further,
+        ttl_seconds=behaviour.ttl_seconds,
+        storage_version_hash=first.get("storageVersionHash", ""),
+    )
+
+
+def _subresource(entry: dict[str, Any], behaviour: Behaviour) -> Subresource | None:
+    name = entry["name"]
+    if name == "status" and behaviour.status is not None:
+        return StatusSubresource(behaviour.status)
+    if name == "scale":
+        return behaviour.scale or ScaleSubresource(selector=_label_selector_text)
+    if name in behaviour.others:
+        return StatusSubresource(behaviour.others[name], name, tuple(entry["verbs"]))
+    return None
+
+
+def _version(entry: dict[str, Any], behaviour: Behaviour) -> Version:
+    gvk = GroupVersionKind(entry["group"], entry["version"], entry["kind"])
+    to_hub, from_hub = behaviour.convert.get(gvk.api_version, (None, None))
+    printer = None
+    columns = entry.get("columns")
+    if columns and behaviour.cells is not None:
+        printer = Printer([Column(**column) for column in columns], behaviour.cells, behaviour.conditions)
+    return Version(
+        GroupVersionResource(entry["group"], entry["version"], entry["resource"]),
+        gvk,
+        BuiltinSchema(gvk),
+        to_hub,
+        from_hub,
+        printer,
+    )

@@ -1,0 +1,1 @@
+"""The kinds of the networking group that do more than their schema says."""

@@ -1,0 +1,47 @@
+"""NetworkPolicies, ServiceCIDRs and IPAddresses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.printing import age_of, name_of, selector_text
+from bowsprit.machinery.names import GroupResource
+from bowsprit.machinery.objects import Obj
+
+
+class NetworkPolicyStrategy(Strategy):
+    """Port protocols and policy types."""
+
+    has_generation = True
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        for rule in [*(spec.get("ingress") or ()), *(spec.get("egress") or ())]:
+            for port in rule.get("ports") or ():
+                if port.get("protocol") is None:
+                    port["protocol"] = "TCP"
+        if not spec.get("policyTypes"):
+            spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Pod-Selector, Age."""
+    return [name_of(obj), selector_text((obj.get("spec") or {}).get("podSelector")), age_of(obj, now)]
+
+
+def address_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, ParentRef."""
+    parent = (obj.get("spec") or {}).get("parentRef")
+    text = ""
+    if parent:
+        resource = GroupResource(parent.get("group") or "", parent.get("resource", ""))
+        scope = f"{parent['namespace']}/" if parent.get("namespace") else ""
+        text = f"{resource}/{scope}{parent.get('name', '')}"
+    return [name_of(obj), text]
+
+
+def cidr_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, CIDRs, Age."""
+    return [name_of(obj), ",".join((obj.get("spec") or {}).get("cidrs") or ()), age_of(obj, now)]

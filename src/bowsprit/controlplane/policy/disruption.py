@@ -1,0 +1,34 @@
+"""PodDisruptionBudgets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.objects import Obj
+
+
+class DisruptionBudgetStrategy(StatusedStrategy):
+    """The main endpoint."""
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
+
+
+def cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Min Available, Max Unavailable, Allowed Disruptions, Age."""
+    spec, status = obj.get("spec") or {}, obj.get("status") or {}
+
+    def shown(field: str) -> str:
+        return "N/A" if spec.get(field) is None else str(spec[field])
+
+    return [
+        name_of(obj),
+        shown("minAvailable"),
+        shown("maxUnavailable"),
+        status.get("disruptionsAllowed", 0),
+        age_of(obj, now),
+    ]

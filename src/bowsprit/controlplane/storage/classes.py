@@ -1,0 +1,121 @@
+"""Storage classes, CSI kinds, volume attachments and attribute classes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.printing import UNSET, age_of, name_of
+from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+
+DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_BETA_DEFAULT_CLASS = "storageclass.beta.kubernetes.io/is-default-class"
+_DEFAULT_ATTRIBUTES_CLASS = "volumeattributesclass.alpha.kubernetes.io/is-default-class"
+
+
+class StorageClassStrategy(Strategy):
+    """Parameters, provisioner and reclaim policy cannot change."""
+
+    def default(self, obj: Obj) -> None:
+        obj["reclaimPolicy"] = obj.get("reclaimPolicy") or "Delete"
+        obj["volumeBindingMode"] = obj.get("volumeBindingMode") or "Immediate"
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
+            errors += immutable_field(new.get(field), old.get(field), path(field))
+        return errors
+
+
+class CSIDriverStrategy(Strategy):
+    """Defaults of a driver's abilities."""
+
+    has_generation = False
+
+    def default(self, obj: Obj) -> None:
+        spec = obj.setdefault("spec", {})
+        for field, value in (
+            ("attachRequired", True),
+            ("podInfoOnMount", False),
+            ("storageCapacity", False),
+            ("fsGroupPolicy", "ReadWriteOnceWithFSType"),
+            ("requiresRepublish", False),
+            ("seLinuxMount", False),
+        ):
+            if spec.get(field) is None:
+                spec[field] = value
+        if not spec.get("volumeLifecycleModes"):
+            spec["volumeLifecycleModes"] = ["Persistent"]
+
+
+class VolumeAttachmentStrategy(StatusedStrategy):
+    """An attachment starts detached."""
+
+    has_generation = False
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["status"] = {"attached": False}
+
+
+def class_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Provisioner, ReclaimPolicy, VolumeBindingMode, AllowVolumeExpansion, Age."""
+    annotations = obj["metadata"].get("annotations") or {}
+    default = "true" in (annotations.get(DEFAULT_CLASS), annotations.get(_BETA_DEFAULT_CLASS))
+    return [
+        name_of(obj) + (" (default)" if default else ""),
+        obj.get("provisioner", ""),
+        obj.get("reclaimPolicy") or "Delete",
+        obj.get("volumeBindingMode") or UNSET,
+        bool(obj.get("allowVolumeExpansion")),
+        age_of(obj, now),
+    ]
+
+
+def driver_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, AttachRequired, PodInfoOnMount, StorageCapacity, TokenRequests, RequiresRepublish, Modes, Age."""
+    spec = obj.get("spec") or {}
+    audiences = ",".join(item.get("audience", "") for item in spec.get("tokenRequests") or ())
+    return [
+        name_of(obj),
+        True if spec.get("attachRequired") is None else spec["attachRequired"],
+        bool(spec.get("podInfoOnMount")),
+        bool(spec.get("storageCapacity")),
+        audiences if spec.get("tokenRequests") else UNSET,
+        bool(spec.get("requiresRepublish")),
+        ",".join(spec.get("volumeLifecycleModes") or ()) or "<none>",
+        age_of(obj, now),
+    ]
+
+
+def node_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Drivers, Age."""
+    return [name_of(obj), len((obj.get("spec") or {}).get("drivers") or ()), age_of(obj, now)]
+
+
+def capacity_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Created At."""
+    return [name_of(obj), obj["metadata"].get("creationTimestamp", "")]
+
+
+def attachment_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, Attacher, PV, Node, Attached, Age."""
+    spec = obj.get("spec") or {}
+    return [
+        name_of(obj),
+        spec.get("attacher", ""),
+        (spec.get("source") or {}).get("persistentVolumeName") or "",
+        spec.get("nodeName", ""),
+        bool((obj.get("status") or {}).get("attached")),
+        age_of(obj, now),
+    ]
+
+
+def attributes_cells(obj: Obj, now: datetime) -> list[Any]:
+    """Name, DriverName, Age."""
+    default = (obj["metadata"].get("annotations") or {}).get(_DEFAULT_ATTRIBUTES_CLASS) == "true"
+    return [name_of(obj) + (" (default)" if default else ""), obj.get("driverName", ""), age_of(obj, now)]
