@@ -1,0 +1,1 @@
+"""authorization.k8s.io: the reviews, which ask and are not stored."""
