@@ -23,3 +23,27 @@ class Lister(Protocol):
 
 Listers = Callable[[GroupResource], Lister]
 """Gives the lister of a resource; raises KeyError for a resource that is not served."""
+
+
+class LocalClient(Protocol):
+    """Reads and writes on behalf of the server itself (system:apiserver), through admission and validation.
+
+    Objects are in their storage version; namespaces are taken from the objects, "" for cluster-scoped names. Failures are
+    StatusErrors, as for any client.
+    """
+
+    async def get(self, resource: GroupResource, namespace: str, name: str) -> Obj:
+        """One object. Raises NotFound."""
+        ...
+
+    async def create(self, resource: GroupResource, obj: Obj) -> Obj:
+        """The object as stored. Raises AlreadyExists."""
+        ...
+
+    async def update(self, resource: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
+        """The object as stored; a resourceVersion in it is a precondition. Raises Conflict, NotFound."""
+        ...
+
+    async def delete(self, resource: GroupResource, namespace: str, name: str) -> None:
+        """Remove at once where nothing holds the object. Raises NotFound."""
+        ...

@@ -32,7 +32,7 @@ def definitions() -> dict[str, Obj]:
 def _names() -> dict[tuple[str, str, str], str]:
     names: dict[tuple[str, str, str], str] = {}
     for name, schema in definitions().items():
-        kinds = schema.get("x-kubernetes-group-version-kind") or ()
+        kinds = schema.get("x-kubernetes-group-version-kind") or []
         if len(kinds) == 1:
             names[(kinds[0]["group"], kinds[0]["version"], kinds[0]["kind"])] = name
     return names

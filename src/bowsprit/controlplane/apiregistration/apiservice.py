@@ -65,7 +65,7 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
     if name != required_name:
         errors.append(
             fielderrors.invalid(
-                path("metadata", "name"), name, f'must be `spec.version+"."+spec.group`: {_quoted(required_name)}'
+                path("metadata", "name"), name, f'must be `spec.version+"."+spec.group`: "{required_name}"'
             )
         )
     if not group:
