@@ -1,0 +1,397 @@
+"""A cluster in memory behind the client's interface: the controllers' stories without a server.
+
+It keeps what controllers depend on: resource versions and conflicts, finalizers, propagation policies, graceful deletion of
+pods, terminating namespaces, watches in order. It validates and defaults nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from bowsprit.client.config import RestConfig
+from bowsprit.client.resources import NAMESPACES, PODS
+from bowsprit.client.rest import PatchType, RestClient, WatchEvent
+from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
+from bowsprit.kubelet.kubelet import Kubelet, KubeletOptions
+from bowsprit.machinery import errors
+from bowsprit.machinery.names import GroupVersionResource
+from bowsprit.machinery.objects import deep_copy, labels, nested
+from bowsprit.machinery.selectors import LabelSelector
+from bowsprit.machinery.time import format_time
+
+Obj = dict[str, Any]
+
+KINDS = {
+    "": "pods Pod,services Service,endpoints Endpoints,configmaps ConfigMap,secrets Secret,serviceaccounts ServiceAccount,"
+    "events Event,replicationcontrollers ReplicationController,resourcequotas ResourceQuota,"
+    "persistentvolumeclaims PersistentVolumeClaim,-nodes Node,-namespaces Namespace",
+    "apps": "deployments Deployment,replicasets ReplicaSet,daemonsets DaemonSet,statefulsets StatefulSet,"
+    "controllerrevisions ControllerRevision",
+    "batch": "jobs Job,cronjobs CronJob",
+    "discovery.k8s.io": "endpointslices EndpointSlice",
+    "coordination.k8s.io": "leases Lease",
+    "policy": "poddisruptionbudgets PodDisruptionBudget",
+    "rbac.authorization.k8s.io": "-clusterroles ClusterRole",
+    "apiextensions.k8s.io": "-customresourcedefinitions CustomResourceDefinition",
+    "apiregistration.k8s.io": "-apiservices APIService",
+}
+
+
+class MemoryCluster(RestClient):
+    """The verbs of RestClient on dicts."""
+
+    def __init__(self) -> None:
+        super().__init__(RestConfig(server="http://memory"))
+        self.revision = 100
+        self.objects: dict[tuple[str, str], dict[str, Obj]] = {}
+        self.log: list[tuple[int, tuple[str, str], str, Obj]] = []
+        self.changed = asyncio.Event()
+        self.kinds = {
+            (group, name.lstrip("-").split()[0]): (name.split()[1], not name.startswith("-"))
+            for group, names in KINDS.items()
+            for name in names.split(",")
+        }
+        self._numbers = itertools.count(1)
+
+    # Helpers of the tests
+
+    def all(self, gvr: GroupVersionResource, namespace: str | None = None) -> list[Obj]:
+        items = self.objects.get((gvr.group, gvr.resource), {}).values()
+        return [item for item in items if namespace is None or item["metadata"].get("namespace") == namespace]
+
+    def find(self, gvr: GroupVersionResource, name: str, namespace: str = "default") -> Obj | None:
+        bucket = self.objects.get((gvr.group, gvr.resource), {})
+        return bucket.get(f"{namespace}/{name}") or bucket.get(name)
+
+    async def eventually(self, condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+        try:
+            async with asyncio.timeout(timeout):
+                while not (result := condition()):
+                    await asyncio.sleep(0.01)
+                return result
+        except TimeoutError:
+            raise AssertionError("condition not reached in time") from None
+
+    async def settle(self, quiet: float = 0.3, timeout: float = 15.0) -> None:
+        """Wait until nothing has been written for a while."""
+        async with asyncio.timeout(timeout):
+            before = -1
+            while before != self.revision:
+                before = self.revision
+                await asyncio.sleep(quiet)
+
+    # Verbs
+
+    async def request_json(self, method: str, path: str, **_: Any) -> Obj:
+        groups: dict[str, list[Obj]] = {}
+        for (group, resource), (kind, namespaced) in self.kinds.items():
+            if (path == "/api") == (group == ""):
+                verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+                groups.setdefault(group, []).append(
+                    {
+                        "resource": resource,
+                        "responseKind": {"kind": kind},
+                        "scope": "Namespaced" if namespaced else "Cluster",
+                        "verbs": verbs,
+                    }
+                )
+        items = [
+            {"metadata": {"name": group}, "versions": [{"version": "v1", "resources": resources}]}
+            for group, resources in groups.items()
+        ]
+        return {"kind": "APIGroupDiscoveryList", "items": items}
+
+    def _bucket(self, gvr: GroupVersionResource) -> dict[str, Obj]:
+        if (gvr.group, gvr.resource) not in self.kinds:
+            raise errors.generic(404)
+        return self.objects.setdefault((gvr.group, gvr.resource), {})
+
+    def _key(self, gvr: GroupVersionResource, name: str, namespace: str | None) -> str:
+        return f"{namespace}/{name}" if self.kinds[gvr.group, gvr.resource][1] else name
+
+    def _stored(self, gvr: GroupVersionResource, name: str, namespace: str | None) -> Obj:
+        found = self._bucket(gvr).get(self._key(gvr, name, namespace))
+        if found is None:
+            raise errors.not_found(gvr.gr, name)
+        return found
+
+    def _record(self, gvr: GroupVersionResource, type_: str, obj: Obj) -> Obj:
+        self.revision += 1
+        obj["metadata"]["resourceVersion"] = str(self.revision)
+        self.log.append((self.revision, (gvr.group, gvr.resource), type_, deep_copy(obj)))
+        self.changed.set()
+        self.changed = asyncio.Event()
+        return cast("Obj", deep_copy(obj))
+
+    async def get(self, gvr: GroupVersionResource, name: str, *, namespace: str | None = None, **_: Any) -> Obj:
+        await asyncio.sleep(0)
+        return cast("Obj", deep_copy(self._stored(gvr, name, namespace)))
+
+    async def pages(self, gvr: GroupVersionResource, **options: Any) -> AsyncIterator[Obj]:
+        items = [deep_copy(obj) for obj in self._bucket(gvr).values() if selected(obj, options)]
+        yield {"kind": "List", "metadata": {"resourceVersion": str(self.revision)}, "items": items}
+
+    async def create(
+        self,
+        gvr: GroupVersionResource,
+        obj: Obj,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        subresource: str | None = None,
+        **_: Any,
+    ) -> Obj:
+        await asyncio.sleep(0)
+        obj = deep_copy(obj)
+        if subresource == "binding":
+            pod = self._stored(gvr, str(name), namespace)
+            pod["spec"]["nodeName"] = obj["target"]["name"]
+            return self._record(gvr, "MODIFIED", pod)
+        kind, namespaced = self.kinds[gvr.group, gvr.resource]
+        meta = obj["metadata"]
+        if namespaced:
+            meta["namespace"] = namespace or meta["namespace"]
+            home = self._bucket(NAMESPACES).get(meta["namespace"])
+            if home is None:
+                raise errors.not_found(NAMESPACES.gr, meta["namespace"])
+            if home["metadata"].get("deletionTimestamp"):
+                cause = errors.cause("NamespaceTerminating", "namespace is being terminated", "metadata.namespace")
+                raise errors.forbidden(gvr.gr, meta.get("name", ""), "terminating", causes=[cause])
+        if not meta.get("name"):
+            meta["name"] = f"{meta['generateName']}{next(self._numbers):05}"
+        key = self._key(gvr, meta["name"], meta.get("namespace"))
+        if key in self._bucket(gvr):
+            raise errors.already_exists(gvr.gr, meta["name"])
+        meta |= {
+            "uid": f"uid-{next(self._numbers)}",
+            "creationTimestamp": format_time(datetime.now(UTC)),
+            "generation": 1,
+        }
+        obj |= {"apiVersion": gvr.api_version, "kind": kind}
+        if gvr == NAMESPACES:
+            obj.setdefault("spec", {"finalizers": ["kubernetes"]})
+            obj["status"] = {"phase": "Active"}
+        if gvr == PODS:
+            obj["status"] = {"phase": "Pending"}
+        self._bucket(gvr)[key] = obj
+        return self._record(gvr, "ADDED", obj)
+
+    async def update(
+        self,
+        gvr: GroupVersionResource,
+        obj: Obj,
+        *,
+        namespace: str | None = None,
+        name: str | None = None,
+        subresource: str | None = None,
+        **_: Any,
+    ) -> Obj:
+        await asyncio.sleep(0)
+        meta = obj["metadata"]
+        current = self._stored(gvr, name or meta["name"], namespace or meta.get("namespace"))
+        return self._replace(gvr, current, deep_copy(obj), subresource)
+
+    def _replace(self, gvr: GroupVersionResource, current: Obj, new: Obj, subresource: str | None) -> Obj:
+        meta = current["metadata"]
+        sent = new["metadata"].get("resourceVersion")
+        if sent and sent != meta["resourceVersion"]:
+            raise errors.conflict(gvr.gr, meta["name"], "the object has been modified")
+        if new["metadata"].get("uid", meta["uid"]) != meta["uid"]:
+            raise errors.conflict(gvr.gr, meta["name"], "uid mismatch")
+        if subresource == "status":
+            new = {**current, "status": new.get("status")}
+        elif subresource is None and "status" in current:
+            new = {**new, "status": current["status"]}
+        kept = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")
+        new["metadata"] = {**new["metadata"], **{name: meta[name] for name in kept if name in meta}}
+        new["metadata"]["generation"] = meta["generation"] + (new.get("spec") != current.get("spec"))
+        if new == current:
+            return cast("Obj", deep_copy(current))
+        key = self._key(gvr, meta["name"], meta.get("namespace"))
+        self._bucket(gvr)[key] = new
+        if self._may_go(gvr, new):
+            del self._bucket(gvr)[key]
+            return self._record(gvr, "DELETED", new)
+        return self._record(gvr, "MODIFIED", new)
+
+    @staticmethod
+    def _may_go(gvr: GroupVersionResource, obj: Obj) -> bool:
+        meta = obj["metadata"]
+        if not meta.get("deletionTimestamp") or meta.get("finalizers") or meta.get("deletionGracePeriodSeconds"):
+            return False
+        return gvr != NAMESPACES or not obj["spec"].get("finalizers")
+
+    async def patch(
+        self,
+        gvr: GroupVersionResource,
+        name: str,
+        patch: Any,
+        *,
+        patch_type: PatchType = PatchType.MERGE,
+        namespace: str | None = None,
+        subresource: str | None = None,
+        **_: Any,
+    ) -> Obj:
+        await asyncio.sleep(0)
+        current = self._stored(gvr, name, namespace)
+        new = merged(deep_copy(current), patch, by_type=patch_type is PatchType.STRATEGIC)
+        if "resourceVersion" not in (patch.get("metadata") or {}):
+            new["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
+        return self._replace(gvr, current, new, subresource)
+
+    async def apply(self, gvr: GroupVersionResource, obj: Obj, **_: Any) -> Obj:
+        meta = obj["metadata"]
+        return await self.patch(gvr, meta["name"], obj, namespace=meta.get("namespace"))
+
+    async def delete(
+        self,
+        gvr: GroupVersionResource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        grace_period_seconds: int | None = None,
+        propagation_policy: str | None = None,
+        uid: str | None = None,
+        resource_version: str | None = None,
+        **_: Any,
+    ) -> Obj:
+        await asyncio.sleep(0)
+        current = self._stored(gvr, name, namespace)
+        meta = current["metadata"]
+        if uid not in (None, meta["uid"]) or resource_version not in (None, meta["resourceVersion"]):
+            raise errors.conflict(gvr.gr, name, "precondition failed")
+        new = deep_copy(current)
+        finalizers = set(meta.get("finalizers") or ())
+        for policy, finalizer in (("Foreground", "foregroundDeletion"), ("Orphan", "orphan")):
+            if propagation_policy is not None:
+                (finalizers.add if propagation_policy == policy else finalizers.discard)(finalizer)
+        new["metadata"]["finalizers"] = sorted(finalizers)
+        grace = 0
+        if gvr == PODS and nested(current, "spec", "nodeName"):
+            grace = 30 if grace_period_seconds is None else grace_period_seconds
+        if not meta.get("deletionTimestamp") or grace < meta.get("deletionGracePeriodSeconds", 0):
+            due = datetime.now(UTC) + timedelta(seconds=grace)
+            new["metadata"] |= {"deletionTimestamp": format_time(due), "deletionGracePeriodSeconds": grace}
+        if new == current:
+            return current
+        key = self._key(gvr, name, namespace)
+        self._bucket(gvr)[key] = new
+        if self._may_go(gvr, new):
+            del self._bucket(gvr)[key]
+            return self._record(gvr, "DELETED", new)
+        return self._record(gvr, "MODIFIED", new)
+
+    async def delete_collection(self, gvr: GroupVersionResource, **options: Any) -> Obj:
+        for obj in [obj for obj in self._bucket(gvr).values() if selected(obj, options)]:
+            meta = obj["metadata"]
+            await self.delete(
+                gvr, meta["name"], namespace=meta.get("namespace"), propagation_policy=options.get("propagation_policy")
+            )
+        return {}
+
+    async def watch(self, gvr: GroupVersionResource, **options: Any) -> AsyncGenerator[WatchEvent, None]:
+        position = int(options.get("resource_version") or self.revision)
+        if options.get("send_initial_events"):
+            position = self.revision
+            for obj in list(self._bucket(gvr).values()):
+                if selected(obj, options):
+                    yield WatchEvent("ADDED", deep_copy(obj))
+            mark = {"resourceVersion": str(position), "annotations": {"k8s.io/initial-events-end": "true"}}
+            yield WatchEvent("BOOKMARK", {"metadata": mark})
+        index = 0
+        matched = {key for key, obj in self._bucket(gvr).items() if selected(obj, options)}
+        while True:
+            changed = self.changed
+            while index < len(self.log):
+                revision, kind, type_, obj = self.log[index]
+                index += 1
+                if revision <= position or kind != (gvr.group, gvr.resource):
+                    continue
+                key = self._key(gvr, obj["metadata"]["name"], obj["metadata"].get("namespace"))
+                matches = selected(obj, options) and type_ != "DELETED"
+                if matches:
+                    yield WatchEvent("MODIFIED" if key in matched else "ADDED", deep_copy(obj))
+                    matched.add(key)
+                elif key in matched or (type_ == "DELETED" and selected(obj, options)):
+                    matched.discard(key)
+                    yield WatchEvent("DELETED", deep_copy(obj))
+            await changed.wait()
+
+
+def selected(obj: Obj, options: dict[str, Any]) -> bool:
+    if options.get("namespace") and obj["metadata"].get("namespace") != options["namespace"]:
+        return False
+    if options.get("label_selector") and not LabelSelector.parse(options["label_selector"]).matches(labels(obj)):
+        return False
+    field = options.get("field_selector")
+    if field:
+        path, equal, value = field.partition("!=") if "!=" in field else field.partition("=")
+        return bool((str(nested(obj, *path.split("."), default="")) == value) == (equal == "="))
+    return True
+
+
+def merged(target: Any, patch: Any, *, by_type: bool) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif by_type and key == "conditions":
+            entries = {item["type"]: item for item in result.get(key) or ()}
+            for item in value:
+                entries[item["type"]] = {**entries.get(item["type"], {}), **item}
+            result[key] = list(entries.values())
+        else:
+            result[key] = merged(result.get(key), value, by_type=by_type)
+    return result
+
+
+async def bind_pods(cluster: MemoryCluster, nodes: list[str]) -> None:
+    """A scheduler: unbound pods go to the nodes in turn."""
+    turn = itertools.cycle(nodes)
+    while True:
+        for pod in cluster.all(PODS):
+            if not pod["spec"].get("nodeName") and not pod["metadata"].get("deletionTimestamp"):
+                node = fixed_node(pod) or next(turn)
+                target = {"kind": "Node", "name": node}
+                meta = pod["metadata"]
+                body = {"metadata": {"name": meta["name"]}, "target": target}
+                await cluster.create(PODS, body, namespace=meta["namespace"], name=meta["name"], subresource="binding")
+        await cluster.changed.wait()
+
+
+def fixed_node(pod: Obj) -> str | None:
+    terms = nested(
+        pod, "spec", "affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"
+    )
+    for term in terms or ():
+        for field in term.get("matchFields") or ():
+            return str(field["values"][0])
+    return None
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryCluster]:
+    """All controllers, two simulated nodes, pods bound to them; namespaces default and kube-system."""
+    monkeypatch.setattr("bowsprit.controllers.namespace.NamespaceController.grace", 0.02)
+    memory = MemoryCluster()
+    for name in ("default", "kube-system", "kube-node-lease"):
+        await memory.create(NAMESPACES, {"metadata": {"name": name}})
+    manager = ControllerManager(memory, ControllerManagerOptions(root_ca=b"the CA"))
+    kubelet = Kubelet(lambda name: memory, KubeletOptions(nodes=("node-0", "node-1")))
+    await kubelet.start()
+    await kubelet.wait_ready(10)
+    await manager.start()
+    await manager.wait_synced(10)
+    scheduler = asyncio.create_task(bind_pods(memory, ["node-0", "node-1"]))
+    yield memory
+    scheduler.cancel()
+    await manager.stop()
+    await kubelet.stop()
