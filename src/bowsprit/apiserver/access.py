@@ -8,6 +8,9 @@ from enum import Enum
 from typing import Any, Protocol
 
 from bowsprit.apiserver.user import UserInfo
+from bowsprit.machinery.errors import StatusError, forbidden
+from bowsprit.machinery.goformat import quote
+from bowsprit.machinery.names import GroupResource
 
 
 @dataclass(slots=True)
@@ -85,6 +88,40 @@ class Authorizer(Protocol):
 class Impersonator(Protocol):
     """Turns the Impersonate-* headers into another user, checking the right to do so."""
 
-    async def impersonate(self, user: UserInfo, headers: Mapping[str, str]) -> UserInfo | None:
-        """The user to act as, None if no impersonation is asked. Raises forbidden, bad_request, internal_error."""
+    async def impersonate(self, user: UserInfo, headers: Mapping[str, str], request: Attributes) -> UserInfo | None:
+        """The user to act as, None if no impersonation is asked; `request` is what that user wants to do.
+
+        Raises forbidden, bad_request, internal_error.
+        """
         ...
+
+
+def forbidden_error(attributes: Attributes, reason: str) -> StatusError:
+    """The 403 for a request that no authorizer allowed (upstream responsewriters.Forbidden)."""
+    who = f"User {quote(attributes.user.name)} cannot {attributes.verb}"
+    if not attributes.resource_request:
+        text = f"{who} path {quote(attributes.path)}"
+    else:
+        resource = attributes.resource + (f"/{attributes.subresource}" if attributes.subresource else "")
+        text = f"{who} resource {quote(resource)} in API group {quote(attributes.group)} "
+        text += f"in the namespace {quote(attributes.namespace)}" if attributes.namespace else "at the cluster scope"
+    if reason:
+        text += f": {reason}"
+    return forbidden(GroupResource(attributes.group, attributes.resource), attributes.name, text)
+
+
+class AllowAlways:
+    """Authorizer of servers without one (tests, toys)."""
+
+    async def authorize(self, attributes: Attributes) -> tuple[Decision, str]:
+        return Decision.ALLOW, ""
+
+
+class FixedUser:
+    """Authenticator that takes everybody for one user (tests, toys)."""
+
+    def __init__(self, user: UserInfo) -> None:
+        self._authenticated = Authenticated(user)
+
+    async def authenticate(self, credentials: Credentials) -> Authenticated | None:
+        return self._authenticated

@@ -29,10 +29,12 @@ Convert = Callable[[Obj], Obj]  # must not change its argument; sets apiVersion 
 class TypeSchema(Protocol):
     """What the verbs ask of a version's schema (machinery.schema.Schema has the pieces)."""
 
-    def decode(self, obj: Obj) -> tuple[Obj, list[str]]:
-        """Drops fields the type does not know (in place is fine) and gives their strict-decoding texts: 'unknown field "spec.x"'.
+    def decode(self, obj: Obj, tree: Any) -> tuple[Obj, list[str]]:
+        """Drops fields the type does not know (in place is fine) and tells them, with the keys that `tree` repeats, in the
+        order of the text: 'unknown field "spec.x"', 'duplicate field "data.a"'.
 
-        Raises bad_request for values of the wrong JSON type, with upstream's text.
+        `tree` is `obj`, or its text with machinery.codec.Pairs for objects when keys repeat. Raises DecodeError for values of
+        the wrong JSON type ("json: cannot unmarshal string into Go struct field …").
         """
         ...
 
@@ -215,12 +217,16 @@ class Resource:
     reset_fields: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # subresource ("" main) -> fieldsV1 set of fields that apply and update must not own, per upstream GetResetFields
-    key_prefix: str = ""  # default "/registry/<group or core>/<plural>/"
+    custom: bool = False  # from a CustomResourceDefinition: untyped answers, and other texts for what is not found
+    key_prefix: str = (
+        ""  # default as upstream: "/registry/<plural>/", "/registry/<group>/<plural>/" for custom resources
+    )
 
     def __post_init__(self) -> None:
         self.singular = self.singular or self.kind.lower()
         self.storage_version = self.storage_version or self.versions[0].gvk.api_version
-        self.key_prefix = self.key_prefix or f"/registry/{self.group or 'core'}/{self.plural}/"
+        folder = f"{self.group}/{self.plural}" if self.custom else self.plural
+        self.key_prefix = self.key_prefix or f"/registry/{folder}/"
 
     @property
     def gr(self) -> GroupResource:

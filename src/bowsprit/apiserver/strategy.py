@@ -30,6 +30,8 @@ class Strategy:
     )
     spec_bumps_generation: bool = True  # generation 1 at create, +1 when anything but metadata and status changes
     has_generation: bool = False  # the kind uses metadata.generation at all
+    marks_grace_period: bool = True  # deletion sets deletionGracePeriodSeconds too (Namespace: only deletionTimestamp)
+    validates_metadata_on_update: bool = False  # the kind's own update validation repeats the checks of creation
 
     def default(self, obj: Obj) -> None:
         """Sets defaults in place. `obj` is in the version of the request (see obj["apiVersion"]); also run on objects read

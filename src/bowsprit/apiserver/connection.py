@@ -1,0 +1,106 @@
+"""Client connections: aiohttp's protocol with what the server wants to know about its peer, and who cares when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from bowsprit.apiserver.access import Connection
+from bowsprit.apiserver.tls import peer_certificates
+
+IDLE_SECONDS = 90.0  # also bounds how long a client may take to send its headers
+MAX_LINE_BYTES = 64 << 10  # selectors of a list are in the request line
+MAX_HEADER_BYTES = 64 << 10
+MAX_HEADERS = 256
+LINGER_SECONDS = 2.0
+
+Lost = Callable[[], None]
+PrepareHook = Callable[["Request", web.StreamResponse], None]
+
+
+class Request(web.BaseRequest):
+    """A request; `prepare_hook` sees answers that handlers prepare themselves, before their head is written."""
+
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"common_headers"})
+    common_headers: Sequence[tuple[str, str]] = ()
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+        for name, value in self.common_headers:
+            if name == "Warning":
+                response.headers.add(name, value)
+            else:
+                response.headers.setdefault(name, value)
+
+
+class ConnectionHandler(RequestHandler):
+    """One connection."""
+
+    def __init__(self, manager: HTTPServer, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            access_log=None,
+            keepalive_timeout=IDLE_SECONDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            lingering_time=LINGER_SECONDS,
+            auto_decompress=False,
+        )
+        self._peer: Connection | None = None
+        self._lost: set[Lost] = set()
+
+    @property
+    def peer(self) -> Connection:
+        """Who is at the other end."""
+        if self._peer is None:
+            transport = self.transport
+            ssl_object = transport.get_extra_info("ssl_object") if transport is not None else None
+            address = transport.get_extra_info("peername") if transport is not None else None
+            leaf, others = peer_certificates(ssl_object)
+            self._peer = Connection(leaf, others, address[0] if isinstance(address, tuple) else str(address or ""))
+        return self._peer
+
+    def on_lost(self, callback: Lost) -> None:
+        """Calls back when the connection is gone."""
+        if self.transport is None:
+            callback()
+        else:
+            self._lost.add(callback)
+
+    def off_lost(self, callback: Lost) -> None:
+        self._lost.discard(callback)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        callbacks, self._lost = self._lost, set()
+        for callback in callbacks:
+            callback()
+
+
+class HTTPServer(web.Server):
+    """The listener's protocol factory."""
+
+    def __init__(self, handler: Callable[[Any], Any], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(handler, request_factory=self._request, loop=loop)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> Request:
+        return Request(message, payload, protocol, writer, task, self._loop)
+
+    def __call__(self) -> ConnectionHandler:
+        return ConnectionHandler(self, self._loop)

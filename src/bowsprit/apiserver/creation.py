@@ -1,0 +1,93 @@
+"""Creating objects (upstream registry.Store.Create and rest.BeforeCreate)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from bowsprit.apiserver import objectmeta
+from bowsprit.apiserver.collection import Collection, Stored
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.resource import Version
+from bowsprit.machinery.errors import AlreadyExistsError, already_exists, generate_name_conflict, invalid
+from bowsprit.machinery.names import GroupKind
+from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.store.protocol import RevisionMismatchError
+
+GENERATE_NAME_TRIES = 8  # KEP-4420
+
+Validate = Callable[
+    [Obj, Obj | None], Awaitable[None]
+]  # (object, old object) in the request's version; raises StatusError
+
+
+async def create(collection: Collection, version: Version, obj: Obj, ctx: RequestContext, admit: Validate) -> Stored:
+    """Creates an object of the request's version whose namespace is set and whose system fields are wiped.
+
+    Raises already_exists, invalid, and whatever admission and the strategy's hooks raise.
+    """
+    meta = obj["metadata"]
+    if meta.get("name") or not meta.get("generateName"):
+        return await create_once(collection, version, obj, ctx, admit)
+    for attempt in range(1, GENERATE_NAME_TRIES + 1):
+        candidate = deep_copy(obj)
+        name = objectmeta.generate_name(meta["generateName"], collection.world.choose)
+        candidate["metadata"]["name"] = name
+        try:
+            return await create_once(collection, version, candidate, ctx, admit)
+        except AlreadyExistsError:
+            if attempt == GENERATE_NAME_TRIES:
+                raise generate_name_conflict(version.gvr.gr, name) from None
+    raise AssertionError("unreachable")
+
+
+async def create_once(
+    collection: Collection, version: Version, obj: Obj, ctx: RequestContext, admit: Validate
+) -> Stored:
+    """As `create`, for an object that has its name."""
+    strategy = collection.resource.strategy
+    hub = collection.to_hub(version, obj)
+    meta = hub["metadata"]
+    meta["creationTimestamp"] = ctx.timestamp
+    meta["uid"] = collection.world.uid()
+    meta.pop("resourceVersion", None)
+    strategy.prepare_for_create(hub, ctx)
+    if strategy.has_generation:
+        meta["generation"] = 1
+    _validate(collection, version, hub)
+    for text in strategy.warnings(hub, None):
+        ctx.warn(text)
+    strategy.canonicalize(hub)
+    await admit(collection.from_hub(version, hub), None)
+    finish = await strategy.begin_create(hub, ctx)
+    done = False
+    try:
+        if ctx.dry_run:
+            if collection.item(meta.get("namespace", ""), meta["name"]) is not None:
+                raise already_exists(version.gvr.gr, meta["name"])
+            return collection.unstored(hub)
+        try:
+            stored = await collection.put(hub, 0)
+        except RevisionMismatchError:
+            raise already_exists(version.gvr.gr, meta["name"]) from None
+        done = True
+    finally:
+        if finish is not None:
+            finish(done)
+    await strategy.after_create(hub, ctx)
+    return stored
+
+
+def _validate(collection: Collection, version: Version, hub: Obj) -> None:
+    resource = collection.resource
+    strategy = resource.strategy
+    meta = hub["metadata"]
+    group_kind = GroupKind(version.gvk.group, version.gvk.kind)
+    errors = objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
+    errors += strategy.validate(hub)
+    if version.schema is not None:
+        errors += version.schema.validate(collection.from_hub(version, hub), None)
+    if errors:
+        raise invalid(group_kind, meta.get("name", ""), errors)
+    errors = objectmeta.validate_common(meta, resource.namespaced)
+    if errors:
+        raise invalid(group_kind, meta["name"], errors)

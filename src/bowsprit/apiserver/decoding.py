@@ -1,0 +1,167 @@
+"""Request bodies to objects: media type, kind and version checks, strict decoding (upstream handlers' decoder and
+transformDecodeError)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bowsprit.apiserver import negotiation
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.resource import TypeSchema
+from bowsprit.machinery import protobuf
+from bowsprit.machinery.codec import (
+    DecodeError,
+    decode_json,
+    decode_json_pairs,
+    decode_yaml,
+    decode_yaml_strict,
+    duplicate_fields,
+)
+from bowsprit.machinery.errors import bad_request
+from bowsprit.machinery.goformat import quote
+from bowsprit.machinery.names import GroupVersion, GroupVersionKind
+from bowsprit.machinery.objects import Obj
+
+_SUMMARY_BYTES = 30
+_SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # upstream names the scheme in its messages; clients may match on it
+
+Known = Callable[[GroupVersionKind], bool]
+
+
+def decode_body(
+    ctx: RequestContext,
+    data: bytes,
+    media_type: str,
+    expected: GroupVersionKind,
+    schema: TypeSchema | None,
+    known: Known,
+    *,
+    accepts: Callable[[GroupVersionKind], bool] | None = None,
+) -> Obj:
+    """The object in a body, with kind and apiVersion filled in.
+
+    `known` tells whether a kind exists at all; `accepts` which other versions than `expected` may be sent. Unknown and
+    repeated fields become warnings or a 400, as ctx.field_validation says.
+    """
+    value, tree, texts = _parse(data, media_type, expected, strict=ctx.field_validation != "Ignore")
+    if not isinstance(value, dict):
+        raise bad_request(_unrecognized(expected, data, _not_an_object(value)))
+    gvk = _kind_of(value, expected, data)
+    if gvk != expected and not (accepts is not None and accepts(gvk)):
+        raise bad_request(_refused(gvk, expected, known))
+    obj = {"kind": gvk.kind, "apiVersion": gvk.api_version, **value}
+    obj["kind"], obj["apiVersion"] = gvk.kind, gvk.api_version
+    obj, found = check_type(obj, tree, gvk, expected.kind, schema)
+    report(ctx, [*texts, *found], f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {expected.kind}: ')
+    return obj
+
+
+def check_type(
+    obj: Obj, tree: Any, gvk: GroupVersionKind, wanted: str, schema: TypeSchema | None
+) -> tuple[Obj, list[str]]:
+    """The object without what its type does not know, and the strict decoder's complaints."""
+    if not isinstance(obj.get("metadata"), dict):
+        obj["metadata"] = {} if obj.get("metadata") is None else obj["metadata"]
+    if schema is None:
+        return obj, duplicate_fields(tree)
+    try:
+        return schema.decode(obj, tree)
+    except DecodeError as failure:
+        raise bad_request(
+            f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {wanted}: {failure}'
+        ) from failure
+
+
+def report(ctx: RequestContext, texts: list[str], prefix: str) -> None:
+    """Warns or fails, as fieldValidation demands."""
+    if not texts or ctx.field_validation == "Ignore":
+        return
+    if ctx.field_validation == "Strict":
+        raise bad_request(f"{prefix}strict decoding error: {', '.join(texts)}")
+    for text in texts:
+        ctx.warn(text)
+
+
+def _parse(data: bytes, media_type: str, expected: GroupVersionKind, *, strict: bool) -> tuple[Any, Any, list[str]]:
+    """(value, tree with repeated keys, complaints of the syntax itself)."""
+    try:
+        if media_type == negotiation.PROTOBUF:
+            value: Any = protobuf.decode(data, expected)
+            return value, value, []
+        if media_type == negotiation.YAML:
+            if strict:
+                value, texts = decode_yaml_strict(data)
+                return value, value, texts
+            value = decode_yaml(data)
+            return value, value, []
+        value = decode_json(data)
+        return value, decode_json_pairs(data, value) if strict else value, []
+    except DecodeError as failure:
+        prefix = "couldn't get version/kind; json parse error: " if media_type == negotiation.JSON else ""
+        raise bad_request(_unrecognized(expected, data, f"{prefix}{failure}")) from failure
+
+
+def _not_an_object(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+    if value is None:
+        return "couldn't get version/kind; json parse error: unexpected end of JSON input"
+    return (
+        f"couldn't get version/kind; json parse error: json: cannot unmarshal {names.get(type(value), 'value')} into Go value of "
+        'type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+    )
+
+
+def _unrecognized(expected: GroupVersionKind, data: bytes, problem: str) -> str:
+    if not data:
+        summary = "<empty>"
+    elif data[:1] == b"{":
+        cut = data[:_SUMMARY_BYTES].decode("utf-8", "replace")
+        summary = cut + " ..." if len(data) > _SUMMARY_BYTES else cut
+    else:
+        summary = data[:_SUMMARY_BYTES].hex() + (" ..." if len(data) > _SUMMARY_BYTES else "")
+    return f"the object provided is unrecognized (must be of type {expected.kind}): {problem} ({summary})"
+
+
+def _kind_of(value: Obj, expected: GroupVersionKind, data: bytes) -> GroupVersionKind:
+    kind, api_version = value.get("kind"), value.get("apiVersion")
+    for field, content in (("kind", kind), ("apiVersion", api_version)):
+        if content is not None and not isinstance(content, str):
+            go_type = "string"
+            json_type = {bool: "bool", int: "number", float: "number", list: "array", dict: "object"}[type(content)]
+            raise bad_request(
+                _unrecognized(
+                    expected,
+                    data,
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal "
+                    f"{json_type} into Go struct field .{field} of type {go_type}",
+                )
+            )
+    if api_version:
+        if api_version.count("/") > 1:
+            raise bad_request(_unrecognized(expected, data, f"unexpected GroupVersion string: {api_version}"))
+        gv = GroupVersion.parse(api_version)
+    else:
+        gv = expected.gv
+    return GroupVersionKind(gv.group, gv.version, kind or expected.kind)
+
+
+def _package(group: str) -> str:
+    return group.partition(".")[0] or "core"
+
+
+def _refused(gvk: GroupVersionKind, expected: GroupVersionKind, known: Known) -> str:
+    if known(gvk):
+        if gvk.kind == expected.kind and gvk.group == expected.group:
+            return (
+                f"the API version in the data ({gvk.api_version}) does not match the expected API version "
+                f"({expected.api_version})"
+            )
+        problem = (
+            f"converting ({gvk.version}.{gvk.kind}) to ({_package(expected.group)}.{expected.kind}): unknown conversion"
+        )
+    else:
+        problem = (
+            f"no kind {quote(gvk.kind)} is registered for version {quote(gvk.api_version)} in scheme {quote(_SCHEME)}"
+        )
+    return f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {expected.kind}: {problem}'

@@ -1,0 +1,304 @@
+"""/metrics: upstream's names and HELP texts, counted in plain dicts and put together only when somebody asks."""
+
+from __future__ import annotations
+
+import os
+import resource as rusage
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bowsprit.apiserver.request import RequestContext
+
+if TYPE_CHECKING:
+    from bowsprit.apiserver.inflight import InFlight
+    from bowsprit.apiserver.registry import Registry
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+# Upstream's buckets of apiserver_request_duration_seconds and of apiserver_response_sizes.
+_SECONDS = (
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+)  # fmt: skip
+_SLI_SECONDS = (
+    0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+)  # fmt: skip
+_SIZES = (1000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0, 100_000_000.0, 1_000_000_000.0)
+_VERBS = {"update": "PUT", "create": "POST"}
+_MAX_SERIES = 20_000  # a client must not fill the memory by asking for things that do not exist
+
+Sample = tuple[Sequence[tuple[str, str]], float]
+
+
+class _Series:
+    """Everything about one kind of request: counts by code, and three histograms."""
+
+    __slots__ = ("codes", "count", "seconds", "seconds_sum", "sizes", "sizes_sum", "sli", "sli_sum")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, int] = {}
+        self.count = 0
+        self.seconds = [0] * (len(_SECONDS) + 1)
+        self.seconds_sum = 0.0
+        self.sli = [0] * (len(_SLI_SECONDS) + 1)
+        self.sli_sum = 0.0
+        self.sizes = [0] * (len(_SIZES) + 1)
+        self.sizes_sum = 0
+
+
+class Metrics:
+    """The server's figures. `extra` collectors give whole families as text."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._series: dict[tuple[str, ...], _Series] = {}
+        self._started = time.time()
+        self.in_flight: InFlight | None = None
+        self.extra: list[Callable[[], str]] = []
+        self.authentication: dict[str, int] = {}
+
+    def observe(self, ctx: RequestContext, sort: str, answer: Any, seconds: float) -> None:
+        """Counts one finished request."""
+        info = ctx.info
+        if info.is_resource:
+            scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+            key = (
+                _VERBS.get(info.verb) or info.verb.upper(),
+                info.group,
+                info.version,
+                info.resource,
+                info.subresource,
+                scope,
+                "All" if ctx.dry_run else "",
+            )
+        else:
+            key = (info.verb.upper(), "", "", "", _known_path(info.path), "", "")
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= _MAX_SERIES or (answer.status == 404 and info.is_resource):
+                key = ("OTHER", "", "", "", "", "", "")
+                series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = _Series()
+        status = answer.status
+        series.codes[status] = series.codes.get(status, 0) + 1
+        series.count += 1
+        size = getattr(answer, "body_length", 0) or 0
+        if sort != "long":
+            series.seconds[bisect_left(_SECONDS, seconds)] += 1
+            series.seconds_sum += seconds
+            series.sli[bisect_left(_SLI_SECONDS, seconds)] += 1
+            series.sli_sum += seconds
+            series.sizes[bisect_left(_SIZES, size)] += 1
+            series.sizes_sum += size
+
+    # -- exposition ----------------------------------------------------------------------------------------------------
+
+    def text(self) -> str:
+        """The page."""
+        parts = ["".join(self._families())]
+        parts += [collector() for collector in self.extra]
+        return "".join(parts)
+
+    def _families(self) -> Iterator[str]:
+        names = ("verb", "group", "version", "resource", "subresource", "scope", "dry_run")
+        series = sorted(self._series.items())
+        yield from family(
+            "apiserver_request_total",
+            "counter",
+            "[STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, "
+            "component, and HTTP response code.",
+            (
+                (
+                    (
+                        *zip(names, key, strict=True),
+                        ("code", str(code)),
+                        ("component", "apiserver"),
+                        ("system_client", ""),
+                    ),
+                    count,
+                )
+                for key, each in series
+                for code, count in sorted(each.codes.items())
+            ),
+        )
+        yield from self._histogram(
+            "apiserver_request_duration_seconds",
+            "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, "
+            "subresource, scope and component.",
+            [
+                ((*zip(names, key, strict=True), ("component", "apiserver")), each.seconds, each.seconds_sum)
+                for key, each in series
+            ],
+            _SECONDS,
+        )
+        without_dry_run = [
+            ((*zip(names[:-1], key[:-1], strict=True), ("component", "apiserver")), each)
+            for key, each in series
+            if not key[-1]
+        ]
+        for name in ("sli", "slo"):
+            yield from self._histogram(
+                f"apiserver_request_{name}_duration_seconds",
+                "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) "
+                "in seconds for each verb, group, version, resource, subresource, scope and component.",
+                [(labels, each.sli, each.sli_sum) for labels, each in without_dry_run],
+                _SLI_SECONDS,
+            )
+        yield from self._histogram(
+            "apiserver_response_sizes",
+            "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and "
+            "component.",
+            [(labels, each.sizes, each.sizes_sum) for labels, each in without_dry_run],
+            _SIZES,
+        )
+        yield from self._gauges()
+        yield from self._process()
+
+    @staticmethod
+    def _histogram(
+        name: str,
+        help_text: str,
+        rows: Iterable[tuple[Sequence[tuple[str, str]], list[int], float]],
+        buckets: Sequence[float],
+    ) -> Iterator[str]:
+        lines = []
+        for labels, counts, total in rows:
+            running = 0
+            if not any(counts):
+                continue
+            for bound, count in zip((*map(_number, buckets), "+Inf"), counts, strict=True):
+                running += count
+                lines.append(_line(f"{name}_bucket", (*labels, ("le", bound)), running))
+            lines.append(_line(f"{name}_sum", labels, total))
+            lines.append(_line(f"{name}_count", labels, running))
+        if lines:
+            yield f"# HELP {name} {help_text}\n# TYPE {name} histogram\n"
+            yield "".join(lines)
+
+    def _gauges(self) -> Iterator[str]:
+        if self.in_flight is not None:
+            counts = self.in_flight.peaks
+            yield from family(
+                "apiserver_current_inflight_requests",
+                "gauge",
+                "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last "
+                "second.",
+                [
+                    ((("request_kind", "mutating"),), counts["write"]),
+                    ((("request_kind", "readOnly"),), counts["read"]),
+                ],
+            )
+            self.in_flight.peaks = {"read": self.in_flight.counts["read"], "write": self.in_flight.counts["write"]}
+        stored = [collection for collection in self._registry.collections() if collection.resource.virtual is None]
+        labelled = [
+            ((("group", each.resource.group), ("resource", each.resource.plural)), each.cacher) for each in stored
+        ]
+        yield from family(
+            "apiserver_longrunning_requests",
+            "gauge",
+            "[STABLE] Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and "
+            "component. Not all requests are tracked this way.",
+            [
+                (
+                    (
+                        ("component", "apiserver"),
+                        *labels,
+                        ("scope", "cluster"),
+                        ("subresource", ""),
+                        ("verb", "WATCH"),
+                        ("version", ""),
+                    ),
+                    cacher.watcher_count,
+                )
+                for labels, cacher in labelled
+                if cacher.watcher_count
+            ],
+        )
+        yield from family(
+            "apiserver_storage_objects",
+            "gauge",
+            "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of "
+            "last check split by kind. In case of a fetching error, the value will be -1.",
+            [((("resource", str(each.resource.gr)),), len(each.cacher)) for each in stored],
+        )
+        yield from family(
+            "apiserver_watch_cache_events_received_total",
+            "counter",
+            "[ALPHA] Counter of events received in watch cache broken by resource type.",
+            [(labels, cacher.received) for labels, cacher in labelled if cacher.received],
+        )
+        yield from family(
+            "apiserver_watch_cache_resource_version",
+            "gauge",
+            "[ALPHA] Current resource version of watch cache broken by resource type. This is truncated to the 15 least "
+            "significant digits.",
+            [(labels, cacher.seen) for labels, cacher in labelled],
+        )
+
+    def _process(self) -> Iterator[str]:
+        usage = rusage.getrusage(rusage.RUSAGE_SELF)
+        yield from family(
+            "process_cpu_seconds_total",
+            "counter",
+            "Total user and system CPU time spent in seconds.",
+            [((), usage.ru_utime + usage.ru_stime)],
+        )
+        yield from family(
+            "process_start_time_seconds",
+            "gauge",
+            "Start time of the process since unix epoch in seconds.",
+            [((), self._started)],
+        )
+        try:
+            with open("/proc/self/statm", encoding="ascii") as file:
+                virtual, resident = (int(field) * os.sysconf("SC_PAGE_SIZE") for field in file.read().split()[:2])
+            descriptors = len(os.listdir("/proc/self/fd"))
+        except OSError:
+            return
+        yield from family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [((), resident)])
+        yield from family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", [((), virtual)])
+        yield from family("process_open_fds", "gauge", "Number of open file descriptors.", [((), descriptors)])
+        limit = rusage.getrlimit(rusage.RLIMIT_NOFILE)[0]
+        yield from family("process_max_fds", "gauge", "Maximum number of open file descriptors.", [((), limit)])
+
+
+def family(name: str, sort: str, help_text: str, samples: Iterable[Sample]) -> Iterator[str]:
+    """One metric family in the text format; nothing at all without samples."""
+    lines = [_line(name, labels, value) for labels, value in samples]
+    if lines:
+        yield f"# HELP {name} {help_text}\n# TYPE {name} {sort}\n"
+        yield "".join(lines)
+
+
+def _line(name: str, labels: Sequence[tuple[str, str]], value: float) -> str:
+    if not labels:
+        return f"{name} {_number(value)}\n"
+    inside = ",".join(f'{key}="{_escape(text)}"' for key, text in sorted(labels))
+    return f"{name}{{{inside}}} {_number(value)}\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(float(value))
+
+
+_KNOWN_PATHS = (
+    "/healthz",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/version",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/api",
+    "/apis",
+    "/",
+)
+
+
+def _known_path(path: str) -> str:
+    return path if path in _KNOWN_PATHS else ""

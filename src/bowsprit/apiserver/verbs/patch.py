@@ -1,0 +1,250 @@
+"""PATCH: JSON, merge and strategic merge patches, and server-side apply (upstream handlers/patch.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from bowsprit.apiserver import mutation, negotiation, ownership
+from bowsprit.apiserver.admit import Operation
+from bowsprit.apiserver.answer import Answer
+from bowsprit.apiserver.call import Call
+from bowsprit.apiserver.options import apply_write_options
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.apiserver.verbs.create import dedup_owner_references
+from bowsprit.apiserver.verbs.update import admission, check_name, mutate
+from bowsprit.machinery import builtin, goformat, jsonpatch, mergepatch, strategicpatch
+from bowsprit.machinery.codec import (
+    DecodeError,
+    decode_json,
+    decode_json_pairs,
+    decode_yaml_strict,
+    duplicate_fields,
+)
+from bowsprit.machinery.errors import (
+    UnsupportedMediaTypeError,
+    bad_request,
+    conflict,
+    generic,
+    invalid,
+    too_large,
+    unknown,
+)
+from bowsprit.machinery.fielderrors import invalid as invalid_field
+from bowsprit.machinery.fielderrors import path
+from bowsprit.machinery.names import GroupKind
+from bowsprit.machinery.objects import Obj, deep_copy
+
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+_SORTS = {JSON_PATCH: "json", MERGE_PATCH: "merge", STRATEGIC_PATCH: "strategic", APPLY_PATCH: "apply"}
+
+Patch = Callable[[Obj], tuple[Obj, list[str], str]]
+"""live object -> (patched object, strict decoding texts, how upstream shows the patched value)"""
+
+
+async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
+    """Changes and answers 200, or 201 where apply creates. `strategy` is that of a subresource."""
+    sort = patch_sort(call)
+    chosen = call.representation()
+    data = await call.body()
+    options = apply_write_options(call.ctx, "PatchOptions", call.query, patch=True, apply_patch=sort == "apply")
+    if call.version.deprecation_warning:
+        call.ctx.warn(call.version.deprecation_warning)
+    info = call.ctx.info
+    if sort == "apply":
+        compute = _applying(call, data, options)
+    else:
+        compute = _patching(call, parse_patch(call, sort, data), options)
+    stored, created = await mutation.update(
+        call.collection,
+        call.version,
+        info.namespace,
+        info.name,
+        call.ctx,
+        compute,
+        admission(call, Operation.UPDATE, options),
+        strategy=strategy,
+        create_absent=sort == "apply" and strategy is None,
+        admit_creation=admission(call, Operation.CREATE, options),
+    )
+    return call.respond(chosen, stored, 201 if created else 200)
+
+
+def patch_sort(call: Call) -> str:
+    """json, merge, strategic or apply, by the body's media type. Raises 415."""
+    content_type = call.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    sort = _SORTS.get(content_type, "")
+    if sort in call.version.patch_types:
+        return sort
+    if call.endpoint.resource.custom:
+        names = tuple(name for name, each in _SORTS.items() if each in call.version.patch_types)
+        raise negotiation.unknown_body_type(names)
+    raise UnsupportedMediaTypeError("415: Unsupported Media Type", details={})
+
+
+def parse_patch(call: Call, sort: str, data: bytes) -> Patch:
+    """The patch of a body as a function. Raises 400, 413."""
+    try:
+        value = decode_json(data)
+        tree = decode_json_pairs(data, value)
+        if sort == "json":
+            operations = jsonpatch.check(value)
+            if len(operations) > jsonpatch.MAX_OPERATIONS:
+                raise too_large(
+                    f"The allowed maximum operations in a JSON patch is {jsonpatch.MAX_OPERATIONS}, got {len(operations)}"
+                )
+            return _json_patch(operations)
+        if not isinstance(value, dict):
+            names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
+            raise DecodeError(
+                f"json: cannot unmarshal {names.get(type(value), 'null')} into Go value of type map[string]interface {{}}"
+            )
+    except DecodeError as failure:
+        raise bad_request(f"error decoding patch: {failure}") from failure
+    duplicates = duplicate_fields(tree)
+    if sort == "merge":
+        return _merge_patch(value, duplicates)
+    return _strategic_patch(call, value, duplicates)
+
+
+def _json_patch(operations: list[Obj]) -> Patch:
+    texts = jsonpatch.unknown_fields(operations)
+
+    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+        try:
+            patched: Any = jsonpatch.apply(live, operations)
+        except jsonpatch.JSONPatchError as failure:
+            raise generic(422, message=str(failure)) from failure
+        return patched, texts, _sorted_json(patched)
+
+    return apply
+
+
+def _merge_patch(value: Obj, duplicates: list[str]) -> Patch:
+    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+        patched = mergepatch.apply(live, value)
+        return patched, duplicates, _sorted_json(patched)
+
+    return apply
+
+
+def _strategic_patch(call: Call, value: Obj, duplicates: list[str]) -> Patch:
+    type_ = builtin.lookup(call.version.gvk)
+    if type_ is None:
+        raise UnsupportedMediaTypeError("415: Unsupported Media Type", details={})
+
+    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+        try:
+            patched = strategicpatch.apply(live, value, type_)
+        except strategicpatch.StrategicPatchError as failure:
+            raise unknown(str(failure)) from failure
+        return patched, duplicates, goformat.value(value)
+
+    return apply
+
+
+def _sorted_json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def patched_object(call: Call, apply: Patch, live: Obj) -> Obj:
+    """The patched object, checked and defaulted like a body. Raises 400, 422."""
+    version = call.version
+    patched, texts, shown = apply(live)
+    field = path("patch")
+    if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
+        raise invalid(
+            GroupKind("", ""), "", [invalid_field(field, shown, "json: cannot unmarshal into Go value of type object")]
+        )
+    for key, wanted in (("kind", version.gvk.kind), ("apiVersion", version.gvk.api_version)):
+        if patched.get(key) != wanted:
+            raise bad_request(
+                f"{patched.get('kind', '')} in version {goformat.quote(str(patched.get('apiVersion', '')))} cannot be handled as a "
+                f"{version.gvk.kind}: {key} must not be changed by a patch"
+            )
+    if version.schema is not None:
+        try:
+            patched, found = version.schema.decode(patched, patched)
+        except DecodeError as failure:
+            raise invalid(GroupKind("", ""), "", [invalid_field(field, shown, str(failure))]) from failure
+        texts = [*texts, *(text for text in found if text not in texts)]
+    if texts and call.ctx.field_validation == "Strict":
+        detail = f"strict decoding error: {', '.join(texts)}"
+        raise invalid(GroupKind("", ""), "", [invalid_field(field, shown, detail)])
+    if call.ctx.field_validation != "Ignore":
+        for text in texts:
+            call.ctx.warn(text)
+    call.endpoint.resource.strategy.default(patched)
+    return patched
+
+
+def _patching(call: Call, apply: Patch, options: Obj) -> mutation.Compute:
+    async def compute(live: Obj | None) -> Obj:
+        assert live is not None  # only apply creates
+        new = patched_object(call, apply, live)
+        check_name(call, new)
+        dedup_owner_references(call, new)
+        ownership.track(call.version, live, new, call.ctx, call.ctx.info.subresource)
+        return await mutate(call, new, live, options)
+
+    return compute
+
+
+def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
+    applied = parse_applied(call, data)
+    check_name(call, applied)
+    info = call.ctx.info
+
+    async def compute(live: Obj | None) -> Obj:
+        if live is None:
+            if applied["metadata"].get("uid"):
+                raise conflict(
+                    call.version.gvr.gr,
+                    info.name,
+                    f"uid mismatch: the provided object specified uid {applied['metadata']['uid']}, and no existing object was found",
+                )
+            await call.authorize("create")
+        new = ownership.apply(
+            call.version,
+            live,
+            deep_copy(applied),
+            call.ctx,
+            force=bool(options.get("force")),
+            subresource=info.subresource,
+        )
+        if call.version.schema is not None:
+            try:
+                new, _ = call.version.schema.decode(new, new)
+            except DecodeError as failure:
+                raise unknown(str(failure)) from failure
+        call.endpoint.resource.strategy.default(new)
+        check_name(call, new)
+        dedup_owner_references(call, new)
+        return await mutate(call, new, live, options)
+
+    return compute
+
+
+def parse_applied(call: Call, data: bytes) -> Obj:
+    """The configuration of an apply patch. Raises 400."""
+    try:
+        applied, texts = decode_yaml_strict(data)
+    except DecodeError as failure:
+        raise bad_request(f"error decoding YAML: {failure}") from failure
+    if not isinstance(applied, dict):
+        raise bad_request("error decoding YAML: the configuration is not an object")
+    if texts and call.ctx.field_validation == "Strict":
+        raise bad_request(f"error strict decoding YAML: {', '.join(texts)}")
+    if call.ctx.field_validation != "Ignore":
+        for text in texts:
+            call.ctx.warn(text)
+    if applied.get("metadata") is None:
+        applied["metadata"] = {}
+    if not isinstance(applied["metadata"], dict):
+        raise bad_request("error decoding YAML: metadata is not an object")
+    return applied
