@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -61,7 +61,7 @@ class BootstrapOptions:
     service_ip: str
     client_ca: str = ""
     front_proxy_ca: str = ""
-    front_proxy: FrontProxyHeaders = FrontProxyHeaders()
+    front_proxy: FrontProxyHeaders = field(default_factory=FrontProxyHeaders)
     hostname: str = "localhost"
     rbac: bool = True
 
@@ -119,7 +119,7 @@ class Bootstrap:
             )
             message = f'This FlowSchema references the PriorityLevelConfiguration object named "{name}" '
             message += f"and it {verb}" if exists else f"but {verb}"
-            old = next(iter((schema.get("status") or {}).get("conditions") or ()), {})
+            old: Obj = next(iter((schema.get("status") or {}).get("conditions") or ()), {})
             if (old.get("status"), old.get("reason")) != (status, reason):
                 changed = deep_copy(schema)
                 condition = {"type": "Dangling", "status": status, "lastTransitionTime": now}
@@ -246,15 +246,15 @@ def reconciled(found: Obj, wanted: Obj) -> Obj | None:
     if annotations.get(_AUTOUPDATE) == "false":
         return None
     changed = deep_copy(found)
-    for field in ("rules", "subjects"):
-        if wanted.get(field) and not (field == "rules" and wanted.get("aggregationRule")):
-            have = changed.get(field) or []
-            missing = [item for item in wanted[field] if item not in have]
+    for name in ("rules", "subjects"):
+        if wanted.get(name) and not (name == "rules" and wanted.get("aggregationRule")):
+            have = changed.get(name) or []
+            missing = [item for item in wanted[name] if item not in have]
             if missing:
-                changed[field] = have + missing
+                changed[name] = have + missing
     if wanted.get("aggregationRule") and not changed.get("aggregationRule"):
         changed["aggregationRule"] = deep_copy(wanted["aggregationRule"])
-    for field in ("labels", "annotations"):
-        for key, value in (wanted["metadata"].get(field) or {}).items():
-            changed["metadata"].setdefault(field, {}).setdefault(key, value)
+    for name in ("labels", "annotations"):
+        for key, value in (wanted["metadata"].get(name) or {}).items():
+            changed["metadata"].setdefault(name, {}).setdefault(key, value)
     return None if changed == found else changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bowsprit.apiserver.authorization.escalation import EscalationCheck
@@ -56,7 +56,7 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.selectors import LabelSelector
 
 
-def behaviours(escalation: Callable[[], EscalationCheck | None]) -> dict[GroupResource, Behaviour]:
+def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strategy) -> dict[GroupResource, Behaviour]:
     """What each kind does; kinds that are missing are stored as they are."""
     pods, namespaces, requests = (
         pod.PodStrategy(),
@@ -67,7 +67,7 @@ def behaviours(escalation: Callable[[], EscalationCheck | None]) -> dict[GroupRe
     role, binding = roles.RoleStrategy(escalation), roles.BindingStrategy(escalation)
     label_scale = ScaleSubresource(selector=_label_selector_text)
     return {
-        **_core(pods, namespaces, nodes),
+        **_core(pods, namespaces, nodes, services),
         **_with_status(
             "apps", "deployments", deployment.DeploymentStrategy(), deployment.cells, ("labels",), label_scale
         ),
@@ -143,7 +143,7 @@ def behaviours(escalation: Callable[[], EscalationCheck | None]) -> dict[GroupRe
 
 
 def _core(
-    pods: pod.PodStrategy, namespaces: namespace.NamespaceStrategy, nodes: core_node.NodeStrategy
+    pods: pod.PodStrategy, namespaces: namespace.NamespaceStrategy, nodes: core_node.NodeStrategy, services: Strategy
 ) -> dict[GroupResource, Behaviour]:
     controllers = replication.ReplicationControllerStrategy()
     events = Behaviour(
@@ -170,7 +170,7 @@ def _core(
             namespace.cells,
         ),
         GroupResource("", "nodes"): Behaviour(nodes, StatusStrategy(nodes), cells=core_node.cells),
-        **_with_status("", "services", service.ServiceStrategy(), service.cells),
+        **_with_status("", "services", services, service.cells),
         **_with_status("", "persistentvolumes", storage.VolumeStrategy(), storage.volume_cells),
         **_with_status("", "persistentvolumeclaims", storage.ClaimStrategy(), storage.claim_cells),
         **_with_status("", "resourcequotas", _no_generation(), quota.quota_cells),
@@ -271,7 +271,8 @@ _SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "
 
 def built_in_resources(
     escalation: Callable[[], EscalationCheck | None],
-    further: dict[GroupResource, dict[str, Subresource]],
+    further: Mapping[GroupResource, Mapping[str, Subresource]],
+    services: Strategy | None = None,
     skip: frozenset[GroupResource] = frozenset(),
 ) -> list[Resource]:
     """Every stored built-in resource.
@@ -279,9 +280,10 @@ def built_in_resources(
     Args:
         escalation: gives the running server's check of RBAC writes.
         further: subresources that need the running server (binding, eviction, token, log, proxy …).
+        services: the strategy of Services, with the running server's allocators; without it nothing is allocated.
         skip: resources that others register (reviews, which are not stored).
     """
-    known = behaviours(escalation)
+    known = behaviours(escalation, services or service.ServiceStrategy())
     grouped: dict[GroupResource, list[dict[str, Any]]] = {}
     for entry in load_data("kinds"):
         gr = GroupResource(entry["group"], entry["resource"])
@@ -291,7 +293,7 @@ def built_in_resources(
 
 
 def _resource(
-    gr: GroupResource, entries: list[dict[str, Any]], behaviour: Behaviour, further: dict[str, Subresource]
+    gr: GroupResource, entries: list[dict[str, Any]], behaviour: Behaviour, further: Mapping[str, Subresource]
 ) -> Resource:
     first = entries[0]
     subresources: dict[str, Subresource] = {}
@@ -310,7 +312,7 @@ def _resource(
         categories=tuple(first.get("categories", ())),
         verbs=tuple(first["verbs"]),
         strategy=behaviour.strategy,
-        subresources=subresources | further,
+        subresources={**subresources, **further},
         ttl_seconds=behaviour.ttl_seconds,
         storage_version_hash=first.get("storageVersionHash", ""),
     )
