@@ -43,6 +43,7 @@ _END_STREAM, _PADDED = 0x1, 0x8
 _MAX_WINDOW = 2**31 - 1
 _DEFAULT_WINDOW = 65_535
 _MAX_CONTROL = 64 * KIB
+_LOW_WATER = 256 * KIB
 _TURN = 256 * KIB  # how much one stream may send before the next one has its turn
 # Frames that cost us work and the peer nothing (CVE-2019-9512, -9515, -9518, CVE-2023-44487).
 _CONTROL_BURST, _CONTROL_RATE = 1000, 200.0
@@ -157,7 +158,7 @@ class Connection:
 
     def pump(self) -> None:
         """Let waiting streams send in turns, until windows or transport close."""
-        drained: list[Stream] = []
+        drained: dict[int, Stream] = {}
         while self._backlogged and not self.blocked and self._send_window > 0:
             progress = False
             for stream in list(self._backlogged.values()):
@@ -165,10 +166,11 @@ class Connection:
                     progress = stream.pump(min(_TURN, self._send_window)) > 0 or progress
                 if not stream.backlog:
                     self._backlogged.pop(stream.stream_id, None)
-                    drained.append(stream)
+                if stream.backlog < _LOW_WATER:
+                    drained[stream.stream_id] = stream
             if not progress:
                 break
-        for stream in drained:
+        for stream in drained.values():
             if not stream.closed:
                 stream.handler.writable(stream)
 

@@ -36,7 +36,7 @@ class StreamHandler(Protocol):
         """Server only: the client sends no more messages."""
 
     def writable(self, stream: Stream) -> None:
-        """What had waited in ``backlog`` has left."""
+        """``backlog`` has fallen below 256 KiB, or is empty."""
 
     def ended(self, stream: Stream, status: Status, trailers: Metadata) -> None:
         """The call is over, on both sides."""

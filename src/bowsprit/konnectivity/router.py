@@ -1,0 +1,537 @@
+"""The server's protocol machine: packets of frontends and agents in, packets out through ports. No I/O.
+
+Per connection and direction there is one bounded queue, and no queue is shared: a client or an endpoint that stops reading
+stops itself alone. Towards an agent of ours the bound is credit that it grants (WINDOW). From a plain agent we cannot stop
+one connection only; up to ``buffer_limit`` is kept, then the whole agent is held back as long as that client makes progress,
+and a client that makes none is cut off.
+Packet sequences and texts are those of pkg/server/server.go; where we differ on purpose it says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Protocol
+
+from bowsprit.konnectivity.backends import Backend, Backends
+from bowsprit.konnectivity.links import Cancellable, Dial, DialFailure, Frontend, Link
+from bowsprit.konnectivity.packets import Packet, PacketType
+
+log = logging.getLogger(__name__)
+
+WINDOW = 2 * 1024 * 1024  # what an agent of ours may send on one connection before we grant more
+BUFFER_LIMIT = 8 * 1024 * 1024
+_AGENT_HIGH_WATER = 1024 * 1024
+_STALL_GRACE = 0.25
+_SLACK = 4 * 1024 * 1024  # one message may overrun the window
+_MAX_DIALS = 65_536
+
+FROM_CLIENT, TO_CLIENT, FROM_AGENT, TO_AGENT = "from_client", "to_client", "from_agent", "to_agent"
+
+
+class Observer(Protocol):
+    """What is measured as it happens; gauges are read from the router."""
+
+    def dial_failed(self, failure: DialFailure) -> None:
+        """``dial_failure_count``."""
+
+    def dialled(self, seconds: float) -> None:
+        """``dial_duration_seconds``."""
+
+    def connection_ended(self, seconds: float) -> None:
+        """``connection_duration_seconds``."""
+
+
+Schedule = Callable[[float, Callable[[], None]], Cancellable]
+
+
+class Router:
+    """See the module. Time comes from ``clock`` and ``schedule``."""
+
+    def __init__(
+        self,
+        backends: Backends,
+        observer: Observer,
+        *,
+        clock: Callable[[], float],
+        schedule: Schedule,
+        dial_timeout: float = 0.0,
+        window: int = WINDOW,
+        buffer_limit: int = BUFFER_LIMIT,
+    ) -> None:
+        self.backends = backends
+        self.window = window
+        self.packets: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.dials: dict[int, Dial] = {}
+        self.bytes_to_agents = 0
+        self.bytes_from_agents = 0
+        self.last_errors: list[str] = []
+        self._observer = observer
+        self._clock = clock
+        self._schedule = schedule
+        self._dial_timeout = dial_timeout
+        self._buffer_limit = buffer_limit
+
+    @property
+    def established(self) -> int:
+        """How many connections there are."""
+        return sum(len(backend.links) for backend in self.backends.all())
+
+    # -- frontends ----------------------------------------------------------------------------------------------------
+
+    def dial(self, frontend: Frontend, random: int, address: str, packet: Packet) -> None:
+        """Ask an agent to dial; the answer comes through the frontend's port."""
+        backend = self.backends.pick(address)
+        if backend is None or len(self.dials) >= _MAX_DIALS:
+            self._note(f"no agent for a dial to {address!r} ({len(self.backends)} connected)")
+            self._observer.dial_failed(DialFailure.NO_AGENT)
+            frontend.stopped = True
+            self._refuse(frontend, DialFailure.NO_AGENT, random, "No agent available")
+            return
+        frontend.backend = backend
+        dial = Dial(frontend, backend, random, address, self._clock())
+        replaced = self.dials.get(random)
+        if replaced is not None:
+            self._forget_dial(replaced)  # the client's fault; upstream overwrites too
+        self.dials[random] = dial
+        frontend.dials.add(dial)
+        backend.dials.add(dial)
+        if self._dial_timeout > 0:
+            dial.expire = self._schedule(self._dial_timeout, lambda: self._dial_expired(dial))
+        self._send_agent(backend, packet)
+
+    def frontend_packet(self, frontend: Frontend, packet: Packet) -> None:
+        """A packet of a gRPC frontend. For DATA ``port.accepted`` follows, now or later."""
+        self.packets[FROM_CLIENT, packet.type] += 1
+        kind = packet.type
+        if kind == PacketType.DATA:
+            self._frontend_data(frontend, packet)
+        elif frontend.stopped:
+            return
+        elif packet.empty:
+            log.warning("packet %s without payload from a frontend ignored", PacketType(kind).name)
+        elif kind == PacketType.DIAL_REQ:
+            self.dial(frontend, packet.random, packet.address, packet)
+        elif kind == PacketType.CLOSE_REQ:
+            self._frontend_close_request(frontend, packet)
+        elif kind == PacketType.DIAL_CLS:
+            dial = self.dials.get(packet.random)
+            if dial is not None:
+                self._forget_dial(dial)
+                self._observer.dial_failed(DialFailure.FRONTEND_CLOSE)
+
+    def _frontend_close_request(self, frontend: Frontend, packet: Packet) -> None:
+        backend = frontend.backend
+        if backend is None:
+            self._close_frontend(frontend, packet.connect_id, "backend uninitialized")
+            return
+        frontend.stopped = True
+        link = frontend.links.get(packet.connect_id)
+        if not backend.alive:
+            self._close_frontend(frontend, packet.connect_id, "CLOSE_REQ to backend failed")
+        elif link is not None:
+            self._close_agent_side(link)
+        else:
+            self._send_agent(backend, packet)
+
+    def _frontend_data(self, frontend: Frontend, packet: Packet) -> None:
+        size = len(packet.raw) + 5
+        backend, connect_id = frontend.backend, packet.connect_id
+        if frontend.stopped or packet.empty or (backend is not None and connect_id == 0):
+            frontend.port.accepted(size)
+            return
+        if backend is None:
+            frontend.stopped = True
+            frontend.port.accepted(size)
+            self._close_frontend(frontend, connect_id, "backend not initialized")
+            return
+        if frontend.first_id == 0:
+            frontend.first_id = connect_id
+        link = frontend.links.get(connect_id)
+        if frontend.first_id != connect_id or (link is None and connect_id in backend.links):
+            frontend.port.accepted(size)
+            self._mismatch(frontend, backend, connect_id)
+        elif link is not None:
+            self._forward(link, packet, len(packet.data))
+        else:
+            if backend.alive:
+                self._send_agent(backend, packet)  # the agent answers that it does not know the connection
+            frontend.port.accepted(size)
+
+    def _mismatch(self, frontend: Frontend, backend: Backend, connect_id: int) -> None:
+        """A second connection on one stream. Ours differs: another frontend's connection is never touched."""
+        frontend.stopped = True
+        ids = [connect_id] if connect_id == frontend.first_id else [connect_id, frontend.first_id]
+        for each in ids:
+            if each in frontend.links or each not in backend.links:
+                self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=each))
+        for each in ids:
+            self._close_frontend(frontend, each, "mismatched connection IDs")
+
+    def frontend_bytes(self, frontend: Frontend, data: memoryview) -> bool:
+        """Bytes of an HTTP CONNECT client. False: they are queued, ``port.accepted`` tells when they have gone."""
+        for link in frontend.links.values():
+            return self._forward(link, data, len(data))
+        return True
+
+    def frontend_eof(self, frontend: Frontend) -> None:
+        """An HTTP CONNECT client sends no more, but still reads."""
+        for link in list(frontend.links.values()):
+            if link.backend.extended:
+                link.eof_from_client = True
+                if not link.queue:
+                    self._end_of_queue(link)
+            else:
+                self.frontend_gone(frontend)
+
+    def frontend_gone(self, frontend: Frontend) -> None:
+        """A client is gone: its dials are cancelled, the rest of its data flows, then the agent closes."""
+        frontend.stopped = True
+        for dial in list(frontend.dials):
+            self._forget_dial(dial)
+            if frontend.tunnel:
+                self._observer.dial_failed(DialFailure.FRONTEND_CLOSE)
+            if dial.backend.alive:
+                self._send_agent(dial.backend, Packet(PacketType.DIAL_CLS, random=dial.random))
+        for link in list(frontend.links.values()):
+            link.frontend = None
+            link.closing = True
+            self._unwatch(link)
+            if not link.queue:
+                self._end_of_queue(link)
+        frontend.links.clear()
+
+    def delivered(self, link: Link, size: int) -> None:
+        """``size`` bytes have left for the client."""
+        link.undelivered -= size
+        if link.watched and link.undelivered * 2 < self._buffer_limit:
+            self._unwatch(link)
+        if link.backend.extended and not link.closing:
+            link.grant += size
+            if link.grant * 4 >= self.window:
+                packet = Packet(PacketType.WINDOW, connect_id=link.connect_id, increment=link.grant)
+                link.grant = 0
+                self._send_agent(link.backend, packet)
+
+    # -- towards agents -----------------------------------------------------------------------------------------------
+
+    def _forward(self, link: Link, item: Packet | memoryview, size: int) -> bool:
+        """Data of a client on its way to the agent; False if it must wait."""
+        if link.closing:
+            self._accepted(link, item, size)
+            return True
+        if link.queue or (link.credit is not None and link.credit <= 0):
+            pass
+        elif link.backend.port.backlog <= _AGENT_HIGH_WATER:
+            self._send_data(link, item, size)
+            return True
+        else:
+            link.backend.waiting[link] = None
+        link.queue.append(item if isinstance(item, Packet) else bytes(item))
+        link.queued += size
+        return False
+
+    def _send_data(self, link: Link, item: Packet | bytes | memoryview, size: int) -> None:
+        backend = link.backend
+        self.packets[TO_AGENT, PacketType.DATA] += 1
+        backend.sent += size
+        self.bytes_to_agents += size
+        if link.credit is not None:
+            link.credit -= size
+        if isinstance(item, Packet):
+            backend.port.send(item)
+        else:
+            backend.port.send_data(link.connect_id, item)
+        self._accepted(link, item, size)
+
+    def _accepted(self, link: Link, item: Packet | bytes | memoryview, size: int) -> None:
+        if link.frontend is not None and not isinstance(item, memoryview):
+            link.frontend.port.accepted(len(item.raw) + 5 if isinstance(item, Packet) else size)
+
+    def _drain(self, link: Link) -> None:
+        """Send what waits on a link, as far as credit and the agent's stream allow."""
+        while link.queue and (link.credit is None or link.credit > 0):
+            if link.backend.port.backlog > _AGENT_HIGH_WATER:
+                link.backend.waiting[link] = None
+                return
+            self._send_next(link)
+        if not link.queue:
+            self._end_of_queue(link)
+
+    def _send_next(self, link: Link) -> None:
+        item = link.queue.popleft()
+        size = len(item.data) if isinstance(item, Packet) else len(item)
+        link.queued -= size
+        self._send_data(link, item, size)
+
+    def _end_of_queue(self, link: Link) -> None:
+        if link.closing:
+            if link.frontend is None and not link.tunnel:
+                self._remove_link(link)  # upstream keeps a tunnel's connection until CLOSE_RSP, a stream's not
+            self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
+        elif link.eof_from_client:
+            if link.eof_from_agent:
+                self._finish_link(link)
+            else:
+                self._send_agent(link.backend, Packet(PacketType.EOF, connect_id=link.connect_id))
+
+    def agent_writable(self, backend: Backend) -> None:
+        """The agent's stream takes more: waiting links send in turn."""
+        while backend.waiting and backend.port.backlog <= _AGENT_HIGH_WATER:
+            link = next(iter(backend.waiting))
+            del backend.waiting[link]
+            if link.queue and (link.credit is None or link.credit > 0):
+                self._send_next(link)
+                if link.queue:
+                    backend.waiting[link] = None
+                else:
+                    self._end_of_queue(link)
+
+    def _close_agent_side(self, link: Link) -> None:
+        """CLOSE_REQ, behind what is queued."""
+        if not link.closing:
+            link.closing = True
+            if not link.queue:
+                self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
+
+    def _send_agent(self, backend: Backend, packet: Packet) -> None:
+        if backend.alive:
+            self.packets[TO_AGENT, packet.type] += 1
+            backend.port.send(packet)
+
+    # -- agents -------------------------------------------------------------------------------------------------------
+
+    def agent_connected(self, backend: Backend) -> None:
+        """An agent is there."""
+        self.backends.add(backend)
+
+    def agent_packet(self, backend: Backend, packet: Packet) -> None:
+        """A packet of an agent."""
+        kind = packet.type
+        self.packets[FROM_AGENT, kind] += 1
+        if packet.empty:
+            log.warning("packet %s without payload from agent %r ignored", PacketType(kind).name, backend.agent_id)
+        elif kind == PacketType.DATA:
+            self._agent_data(backend, packet)
+        elif kind == PacketType.DIAL_RSP:
+            self._dial_response(backend, packet)
+        elif kind == PacketType.CLOSE_RSP:
+            self._close_response(backend, packet)
+        elif kind == PacketType.WINDOW and backend.extended:
+            link = backend.links.get(packet.connect_id)
+            if link is not None and link.credit is not None and packet.increment > 0:
+                link.credit += packet.increment
+                self._drain(link)
+        elif kind == PacketType.EOF and backend.extended:
+            self._agent_eof(backend, packet)
+        elif kind == PacketType.DRAIN:
+            backend.draining = True
+        elif kind == PacketType.DIAL_CLS:
+            self._agent_dial_close(packet)
+
+    def _agent_data(self, backend: Backend, packet: Packet) -> None:
+        if packet.connect_id == 0:
+            return
+        size = len(packet.data)
+        link = backend.links.get(packet.connect_id)
+        if link is None:
+            self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
+            return
+        backend.received += size
+        self.bytes_from_agents += size
+        frontend = link.frontend
+        if frontend is None:
+            return  # the client is gone; CLOSE_REQ follows its last data
+        link.undelivered += size
+        self.packets[TO_CLIENT, PacketType.DATA] += 1
+        frontend.port.deliver(link, packet)
+        if link.undelivered > self._buffer_limit:
+            if backend.extended and link.undelivered > self.window + _SLACK:
+                self._cut(link, "the agent sent more than it was granted")
+            else:
+                self._watch(link)
+
+    def _dial_response(self, backend: Backend, packet: Packet) -> None:
+        dial = self.dials.get(packet.random)
+        if dial is None:
+            self._observer.dial_failed(DialFailure.UNRECOGNIZED_RESPONSE)
+            if packet.connect_id != 0:
+                self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
+            return
+        self._forget_dial(dial)
+        if packet.error:
+            self._note(f"agent {backend.agent_id!r} could not dial {dial.address!r}: {packet.error}")
+            self._observer.dial_failed(DialFailure.ERROR_RESPONSE)
+            self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
+            dial.frontend.port.refused(DialFailure.ERROR_RESPONSE, packet.random, packet.error)
+            return
+        now = self._clock()
+        dial.backend = backend  # whoever answers has the connection
+        if packet.connect_id in backend.links:
+            self._cut(backend.links[packet.connect_id], "the agent used its connectID again")
+        link = Link(dial, packet.connect_id, now)
+        backend.links[packet.connect_id] = link
+        dial.frontend.links[packet.connect_id] = link
+        self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
+        self._observer.dialled(now - dial.started)
+        dial.frontend.port.established(packet)
+
+    def _close_response(self, backend: Backend, packet: Packet) -> None:
+        link = backend.links.get(packet.connect_id)
+        if link is None:
+            return
+        answered = link.closing
+        self._remove_link(link)
+        frontend = link.frontend
+        if frontend is None:
+            return
+        frontend.links.pop(link.connect_id, None)
+        self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+        frontend.port.closed(packet)
+        if frontend.tunnel and not answered and not backend.extended:
+            self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))  # so upstream's tunnel
+
+    def _agent_eof(self, backend: Backend, packet: Packet) -> None:
+        """The endpoint sends no more. A client that cannot be told so sees its connection closed, as always upstream."""
+        link = backend.links.get(packet.connect_id)
+        if link is None or link.eof_from_agent:
+            return
+        link.eof_from_agent = True
+        frontend = link.frontend
+        if frontend is None:
+            return
+        if link.eof_from_client and not link.queue:
+            self._finish_link(link)
+        elif frontend.port.half_close:
+            frontend.port.end_of_data()
+        else:
+            self._finish_link(link)
+
+    def _finish_link(self, link: Link) -> None:
+        """Both directions are over, or the client cannot tell one from both."""
+        frontend = link.frontend
+        link.frontend = None
+        if frontend is not None:
+            frontend.links.pop(link.connect_id, None)
+            self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+            frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id))
+        link.closing = True
+        if not link.queue:
+            self._end_of_queue(link)
+
+    def _agent_dial_close(self, packet: Packet) -> None:
+        dial = self.dials.get(packet.random)
+        if dial is not None:
+            self._forget_dial(dial)
+            self._observer.dial_failed(DialFailure.BACKEND_CLOSE)
+            self.packets[TO_CLIENT, PacketType.DIAL_CLS] += 1
+            dial.frontend.port.send(packet)
+
+    def agent_gone(self, backend: Backend) -> None:
+        """An agent's stream has ended: its connections close, its dials fail, at once (upstream's #126)."""
+        if not backend.alive:
+            return
+        backend.alive = False
+        self.backends.remove(backend)
+        backend.waiting.clear()
+        for link in list(backend.links.values()):
+            self._remove_link(link)
+            frontend = link.frontend
+            if frontend is not None:
+                frontend.links.pop(link.connect_id, None)
+                self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+                frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id))
+        for dial in list(backend.dials):
+            self._forget_dial(dial)
+            self._observer.dial_failed(DialFailure.BACKEND_CLOSE)
+            text = f"agent {backend.agent_id!r} disconnected while dialling {dial.address} ({len(self.backends)} connected)"
+            self._note(text)
+            self._refuse(dial.frontend, DialFailure.BACKEND_CLOSE, dial.random, text)
+
+    # -- ends of dials and links --------------------------------------------------------------------------------------
+
+    def _dial_expired(self, dial: Dial) -> None:
+        if self.dials.get(dial.random) is not dial:
+            return
+        self._forget_dial(dial)
+        self._note(
+            f"agent {dial.backend.agent_id!r} did not answer the dial to {dial.address!r} in {self._dial_timeout}s"
+        )
+        self._observer.dial_failed(DialFailure.BACKEND_DIAL_TIMEOUT)
+        text = "timed out waiting for backend dial"
+        self._refuse(dial.frontend, DialFailure.BACKEND_DIAL_TIMEOUT, dial.random, text)
+        if dial.backend.port.backlog > _AGENT_HIGH_WATER:
+            dial.backend.port.retire()  # it has not even taken the DIAL_REQ
+
+    def _forget_dial(self, dial: Dial) -> None:
+        if self.dials.get(dial.random) is dial:
+            del self.dials[dial.random]
+        dial.frontend.dials.discard(dial)
+        dial.backend.dials.discard(dial)
+        if dial.expire is not None:
+            dial.expire.cancel()
+
+    def _refuse(self, frontend: Frontend, failure: DialFailure, random: int, error: str) -> None:
+        self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
+        frontend.port.refused(failure, random, error)
+
+    def _close_frontend(self, frontend: Frontend, connect_id: int, error: str) -> None:
+        self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+        frontend.port.send(Packet(PacketType.CLOSE_RSP, connect_id=connect_id, error=error))
+
+    def _remove_link(self, link: Link) -> None:
+        if link.backend.links.get(link.connect_id) is link:
+            del link.backend.links[link.connect_id]
+            self._observer.connection_ended(self._clock() - link.established_at)
+        link.backend.waiting.pop(link, None)
+        link.closing = True
+        link.queue.clear()
+        self._unwatch(link)
+
+    def _cut(self, link: Link, reason: str) -> None:
+        """Close one connection for a fault, and say why."""
+        self._note(f"connection {link.connect_id} of agent {link.backend.agent_id!r} to {link.address!r} cut: {reason}")
+        frontend = link.frontend
+        self._remove_link(link)
+        self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
+        if frontend is not None:
+            frontend.links.pop(link.connect_id, None)
+            self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+            frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id, error=reason))
+
+    # -- clients that read too slowly behind plain agents -------------------------------------------------------------
+
+    def _watch(self, link: Link) -> None:
+        if link.watched:
+            return
+        link.watched = True
+        if not link.backend.held:
+            link.backend.port.hold(True)
+        link.backend.held.add(link)
+        self._arm(link)
+
+    def _arm(self, link: Link) -> None:
+        before = link.undelivered
+
+        def check() -> None:
+            if not link.watched:
+                return
+            if link.undelivered >= before:
+                self._cut(link, f"the client has stopped reading and {link.undelivered} bytes wait for it")
+            else:
+                self._arm(link)
+
+        self._schedule(_STALL_GRACE, check)
+
+    def _unwatch(self, link: Link) -> None:
+        if link.watched:
+            link.watched = False
+            link.backend.held.discard(link)
+            if not link.backend.held and link.backend.alive:
+                link.backend.port.hold(False)
+
+    def _note(self, error: str) -> None:
+        log.info("%s", error)
+        self.last_errors.append(error)
+        del self.last_errors[:-20]
