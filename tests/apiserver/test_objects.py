@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import pytest
-
-from apiserver_toys import CRATES, WIDGETS, Client, widget
+from apiserver_toys import WIDGETS, Client, widget
 
 
 async def test_a_created_object_has_what_the_server_gives_it(client: Client) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bowsprit.apiserver.cacher import Change, Item
 from bowsprit.apiserver.collection import Collection, World
+from bowsprit.apiserver.localclient import LocalClient
 from bowsprit.apiserver.resource import Resource, Version
 from bowsprit.machinery.names import GroupResource, GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
@@ -36,6 +37,7 @@ class Registry:
         self._collections: dict[GroupResource, Collection] = {}
         self._served: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._kinds: dict[GroupVersionKind, Resource | None] = {}
+        self._listers: dict[GroupResource, Lister] = {}
         self._listeners: list[Changed] = []
         self.generation = 0
 
@@ -134,8 +136,16 @@ class Registry:
         return gvk in self._kinds
 
     def lister(self, gr: GroupResource) -> Lister:
-        """The objects of a resource in hub form. Raises KeyError for a resource that is not served."""
-        return Lister(self._collections[gr])
+        """The objects of a resource in hub form, the same lister for every caller. Raises KeyError if it is not served."""
+        collection = self._collections[gr]
+        lister = self._listers.get(gr)
+        if lister is None or not lister.reads(collection):
+            lister = self._listers[gr] = Lister(collection)
+        return lister
+
+    def client(self) -> LocalClient:
+        """The server's own way to read and write objects."""
+        return LocalClient(self)
 
     def stop(self) -> None:
         for collection in self._collections.values():
@@ -154,6 +164,10 @@ class Lister:
         self._all: list[Obj] = []
         self._all_version = -1
 
+    def reads(self, collection: Collection) -> bool:
+        """Whether this lister is one of that collection."""
+        return self._collection is collection
+
     @property
     def version(self) -> int:
         return self._collection.cacher.seen
@@ -168,21 +182,15 @@ class Lister:
             if self._all_version != cacher.seen:
                 self._all = [self._decode(item) for item in cacher.items(self._collection.resource.key_prefix)]
                 self._all_version = cacher.seen
-                if len(self._decoded) > 2 * len(self._all) + 16:
-                    self._decoded = {
-                        item.key: pair for item, _ in list(self._decoded.values()) if (pair := self._live(item))
-                    }
             return self._all
         return [self._decode(item) for item in cacher.items(self._collection.prefix(namespace))]
-
-    def _live(self, item: Item) -> tuple[Item, Obj] | None:
-        pair = self._decoded[item.key]
-        return pair if self._collection.cacher.get(item.key) is item else None
 
     def _decode(self, item: Item) -> Obj:
         pair = self._decoded.get(item.key)
         if pair is None or pair[0] is not item:
             pair = (item, self._collection.decode(item))
+            if len(self._decoded) > 2 * len(self._collection.cacher) + 16:
+                self._decoded.clear()  # mostly objects that are gone
             self._decoded[item.key] = pair
         return pair[1]
 

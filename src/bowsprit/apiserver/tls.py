@@ -18,9 +18,11 @@ from typing import Any
 _VerifyCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
-@_VerifyCallback
 def _accept(store_context: int, argument: int) -> int:
     return 1
+
+
+_ACCEPT = _VerifyCallback(_accept)  # kept alive here: OpenSSL holds only its address
 
 
 def ask_for_client_certificates(context: ssl.SSLContext) -> bool:
@@ -36,7 +38,7 @@ def ask_for_client_certificates(context: ssl.SSLContext) -> bool:
     install = library.SSL_CTX_set_cert_verify_callback
     install.argtypes = [ctypes.c_void_p, _VerifyCallback, ctypes.c_void_p]
     install.restype = None
-    install(pointer, _accept, None)
+    install(pointer, _ACCEPT, None)
     return True
 
 
@@ -66,7 +68,7 @@ def peer_certificates(ssl_object: Any) -> tuple[bytes | None, Sequence[bytes]]:
     leaf = ssl_object.getpeercert(binary_form=True)
     if leaf is None:
         return None, ()
-    native = getattr(ssl_object, "_sslobj", None)
+    native: Any = getattr(ssl_object, "_sslobj", None)
     chain = native.get_unverified_chain() if hasattr(native, "get_unverified_chain") else None
     others = [certificate.public_bytes(_ssl.ENCODING_DER) for certificate in chain or ()]
     return leaf, [certificate for certificate in others if certificate != leaf]

@@ -7,6 +7,7 @@ from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.collection import Stored
+from bowsprit.apiserver.creation import Validate
 from bowsprit.apiserver.options import META_GROUP, DeleteOptions, ListOptions
 from bowsprit.apiserver.selection import Selection
 from bowsprit.apiserver.verbs.list import find, list_object
@@ -54,7 +55,7 @@ def success(call: Call, stored: Stored) -> Obj:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
 
 
-def _admission(call: Call, options: DeleteOptions, name: str) -> deletion.Validate:
+def _admission(call: Call, options: DeleteOptions, name: str) -> Validate:
     async def admit(new: Obj, old: Obj | None) -> None:
         attributes = call.attributes(Operation.DELETE, None, old, options.to_obj(), name=name)
         await call.admission.mutate(attributes)

@@ -133,7 +133,8 @@ def _typed(scale: Obj) -> Obj:
     if type_ is None:
         return scale
     try:
-        return type_.round_trip(scale)
+        typed: Obj = type_.round_trip(scale)
+        return typed
     except DecodeError as failure:
         raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {failure}') from failure
 

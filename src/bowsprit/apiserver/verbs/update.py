@@ -6,6 +6,7 @@ from bowsprit.apiserver import mutation, negotiation, ownership
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
+from bowsprit.apiserver.creation import Validate
 from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.verbs.create import NAMESPACE_MISMATCH, decode, dedup_owner_references
@@ -53,7 +54,7 @@ async def mutate(call: Call, new: Obj, live: Obj | None, options: Obj) -> Obj:
     return attributes.object or new
 
 
-def admission(call: Call, operation: Operation, options: Obj) -> mutation.Validate:
+def admission(call: Call, operation: Operation, options: Obj) -> Validate:
     """Validating admission of (new, old)."""
 
     async def admit(new: Obj, old: Obj | None) -> None:

@@ -1,0 +1,118 @@
+"""LocalClient: the server's own reads and writes, without HTTP, authorization and admission, but with validation."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bowsprit.apiserver import creation, deletion, mutation
+from bowsprit.apiserver.collection import Collection
+from bowsprit.apiserver.options import DeleteOptions
+from bowsprit.apiserver.request import RequestContext, RequestInfo
+from bowsprit.apiserver.resource import StatusSubresource, Version
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.apiserver.user import LOOPBACK_USER, UserInfo
+from bowsprit.machinery.errors import not_found
+from bowsprit.machinery.names import GroupResource
+from bowsprit.machinery.objects import Obj, deep_copy
+
+if TYPE_CHECKING:
+    from bowsprit.apiserver.registry import Registry
+
+Change = Callable[[Obj], Obj | Awaitable[Obj | None] | None]
+
+
+class LocalClient:
+    """Objects are in the storage version. Every method raises StatusError as the API would answer."""
+
+    def __init__(self, registry: Registry, user: UserInfo = LOOPBACK_USER) -> None:
+        self._registry = registry
+        self._user = user
+
+    def _find(self, gr: GroupResource) -> tuple[Collection, Version]:
+        collection = self._registry.collection(gr)
+        if collection is None:
+            raise KeyError(str(gr))
+        for version in collection.resource.versions:
+            if collection.is_hub(version):
+                return collection, version
+        return collection, collection.resource.versions[0]
+
+    def _context(
+        self, verb: str, collection: Collection, version: Version, namespace: str, name: str
+    ) -> RequestContext:
+        gvr = version.gvr
+        info = RequestInfo("", verb, True, "apis", gvr.group, gvr.version, namespace, gvr.resource, "", name)
+        return RequestContext(info, self._user, collection.world.now())
+
+    async def get(self, gr: GroupResource, namespace: str, name: str) -> Obj:
+        """A copy of the object."""
+        collection, version = self._find(gr)
+        item = collection.item(namespace, name)
+        if item is None:
+            raise not_found(version.gvr.gr, name)
+        return collection.decode(item)
+
+    async def list(self, gr: GroupResource, namespace: str = "") -> Sequence[Obj]:
+        """Copies of all objects, of one namespace if it is named."""
+        collection, _ = self._find(gr)
+        return [collection.decode(item) for item in collection.cacher.items(collection.prefix(namespace))]
+
+    async def create(self, gr: GroupResource, obj: Obj) -> Obj:
+        """Creates; metadata.namespace says where. Defaults are applied."""
+        collection, version = self._find(gr)
+        new = deep_copy(obj)
+        new["kind"], new["apiVersion"] = version.gvk.kind, version.gvk.api_version
+        meta = new.setdefault("metadata", {})
+        if version.schema is not None:
+            new, _ = version.schema.decode(new, new)
+            meta = new["metadata"]
+        collection.resource.strategy.default(new)
+        ctx = self._context("create", collection, version, meta.get("namespace", ""), meta.get("name", ""))
+        return (await creation.create(collection, version, new, ctx, _admit_all)).obj
+
+    async def update(self, gr: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
+        """Replaces, on condition of the resourceVersion if there is one."""
+
+        async def take(live: Obj) -> Obj:
+            return deep_copy(obj)
+
+        meta = obj["metadata"]
+        return await self.change(gr, meta.get("namespace", ""), meta["name"], take, subresource=subresource)
+
+    async def change(
+        self, gr: GroupResource, namespace: str, name: str, change: Change, *, subresource: str = ""
+    ) -> Obj:
+        """Applies a function to the live object (a copy) until it is written; None or the same object: changed in place."""
+        collection, version = self._find(gr)
+        strategy: Strategy | None = None
+        if subresource:
+            found = collection.resource.subresources[subresource]
+            assert isinstance(found, StatusSubresource)
+            strategy = found.strategy
+
+        async def compute(live: Obj | None) -> Obj:
+            assert live is not None
+            made = change(live)
+            result: Obj | None = await made if isinstance(made, Awaitable) else made
+            return live if result is None else result
+
+        ctx = self._context("update", collection, version, namespace, name)
+        ctx.info.subresource = subresource
+        stored, _ = await mutation.update(
+            collection, version, namespace, name, ctx, compute, _admit_all, strategy=strategy
+        )
+        return stored.obj
+
+    async def delete(self, gr: GroupResource, namespace: str, name: str, options: DeleteOptions | None = None) -> Obj:
+        """Deletes, or begins to."""
+        collection, version = self._find(gr)
+        ctx = self._context("delete", collection, version, namespace, name)
+        stored, _ = await deletion.delete(
+            collection, version, namespace, name, options or DeleteOptions(), ctx, _admit_all
+        )
+        return stored.obj
+
+
+async def _admit_all(new: Obj, old: Obj | None) -> None:
+    return None
