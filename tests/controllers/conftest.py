@@ -49,6 +49,7 @@ class MemoryCluster(RestClient):
     def __init__(self) -> None:
         super().__init__(RestConfig(server="http://memory"))
         self.revision = 100
+        self.manager: Any = None
         self.objects: dict[tuple[str, str], dict[str, Obj]] = {}
         self.log: list[tuple[int, tuple[str, str], str, Obj]] = []
         self.changed = asyncio.Event()
@@ -390,6 +391,7 @@ async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryCluste
     await kubelet.wait_ready(10)
     await manager.start()
     await manager.wait_synced(10)
+    memory.manager = manager
     scheduler = asyncio.create_task(bind_pods(memory, ["node-0", "node-1"]))
     yield memory
     scheduler.cancel()

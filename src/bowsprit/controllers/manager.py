@@ -15,15 +15,23 @@ from bowsprit.client.leaderelection import LeaderElectionConfig, LeaderElector, 
 from bowsprit.client.rest import RestClient
 from bowsprit.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from bowsprit.controllers.controller import Controller, ControllerContext
+from bowsprit.controllers.daemonset import DaemonSetController
 from bowsprit.controllers.deployment import DeploymentController
 from bowsprit.controllers.endpoints import EndpointsController
 from bowsprit.controllers.endpointslice import EndpointSliceController, EndpointSliceMirroringController
 from bowsprit.controllers.garbagecollector import GarbageCollector
 from bowsprit.controllers.health import HealthServer
+from bowsprit.controllers.job import JobController
 from bowsprit.controllers.namespace import NamespaceController
+from bowsprit.controllers.nodelifecycle import (
+    NodeLifecycleController,
+    PodGarbageCollector,
+    TaintEvictionController,
+)
 from bowsprit.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from bowsprit.controllers.root_ca import RootCACertPublisher
 from bowsprit.controllers.serviceaccount import ServiceAccountController
+from bowsprit.controllers.ttl_after_finished import TTLAfterFinishedController
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +46,12 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     EndpointSliceController,
     EndpointSliceMirroringController,
     ClusterRoleAggregationController,
+    DaemonSetController,
+    JobController,
+    TTLAfterFinishedController,
+    NodeLifecycleController,
+    TaintEvictionController,
+    PodGarbageCollector,
     GarbageCollector,  # last: it shares the informers of the others
 )
 

@@ -8,24 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from bowsprit.client.cache import object_key
-from bowsprit.client.informer import Handler
-from bowsprit.client.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS
+from bowsprit.client.resources import REPLICA_SETS, REPLICATION_CONTROLLERS
 from bowsprit.controllers import conditions
-from bowsprit.controllers.controller import Controller, ControllerContext
-from bowsprit.controllers.expectations import Expectations
-from bowsprit.controllers.ownership import OwnershipKeeper
-from bowsprit.controllers.pod_control import BURST, PodControl, namespace_is_terminating, pod_from_template, slow_start
-from bowsprit.controllers.pods import (
-    POD_INDEXERS,
-    available_in,
-    deletion_rank,
-    is_active,
-    is_deleting,
-    is_ready,
-)
+from bowsprit.controllers.pod_control import BURST, namespace_is_terminating, pod_from_template, slow_start
+from bowsprit.controllers.pod_owner import PodOwnerController
+from bowsprit.controllers.pods import available_in, deletion_rank, is_active, is_deleting, is_ready
 from bowsprit.machinery.errors import NotFoundError
-from bowsprit.machinery.names import GroupVersionKind, GroupVersionResource
+from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import Obj, controller_of, labels, nested
 from bowsprit.machinery.selectors import LabelSelector
 
@@ -77,7 +66,7 @@ def status_of(
     }
 
 
-class ReplicaSetController(Controller):
+class ReplicaSetController(PodOwnerController):
     """The control loop; ReplicationControllers are the same with another selector."""
 
     name = "replicaset-controller"
@@ -86,84 +75,17 @@ class ReplicaSetController(Controller):
     gvr: ClassVar[GroupVersionResource] = REPLICA_SETS
     kind: ClassVar[str] = "ReplicaSet"
 
-    def __init__(self, context: ControllerContext) -> None:
-        super().__init__(context)
-        self._gvk: GroupVersionKind = self.gvr.gv.with_kind(self.kind)
-        self._sets = context.informers.informer(
-            self.gvr, indexers={"namespace": POD_INDEXERS["namespace"], "owner": POD_INDEXERS["owner"]}
-        )
-        self._pods = context.informers.informer(PODS, indexers=POD_INDEXERS)
-        self._expectations = Expectations(lambda: context.now().timestamp())
-        self._keeper = OwnershipKeeper(context.client, self.gvr, self._gvk, PODS)
-        self._control = PodControl(context.client, self.event)
-        self._sets.add_handler(
-            Handler(lambda obj, _: self.enqueue(obj), lambda _, obj: self.enqueue(obj), self._deleted)
-        )
-        self._pods.add_handler(Handler(self._pod_added, self._pod_updated, self._pod_deleted))
-
-    def selector(self, owner: Obj) -> LabelSelector:
-        """Which pods belong to a set."""
-        return LabelSelector.from_obj(owner["spec"].get("selector"))
-
-    def _deleted(self, owner: Obj) -> None:
-        self._expectations.forget(object_key(owner))
-        self.enqueue(owner)
-
-    def _owner_key(self, pod: Obj) -> str | None:
-        reference = controller_of(pod)
-        if reference is None or reference.get("kind") != self.kind:
-            return None
-        key = f"{pod['metadata']['namespace']}/{reference['name']}"
-        owner = self._sets.get(key)
-        return key if owner is not None and owner["metadata"]["uid"] == reference["uid"] else None
-
-    def _pod_added(self, pod: Obj, initial: bool) -> None:
-        if is_deleting(pod):
-            self._pod_deleted(pod)
-        elif key := self._owner_key(pod):
-            self._expectations.creation_observed(key)
-            self.queue.add(key)
-        elif controller_of(pod) is None:
-            self._enqueue_matching(pod)
-
-    def _pod_updated(self, old: Obj, pod: Obj) -> None:
-        if is_deleting(pod) and not is_deleting(old):
-            self._pod_deleted(pod)
-            return
-        before, after = self._owner_key(old), self._owner_key(pod)
-        if before and before != after:
-            self.queue.add(before)
-        if after:
-            self.queue.add(after)
-            owner = self._sets.get(after)
-            min_ready = int((owner or {}).get("spec", {}).get("minReadySeconds") or 0)
-            if min_ready and is_ready(pod) and not is_ready(old):
-                self.queue.add_after(after, min_ready + 1)
-        elif controller_of(pod) is None and (labels(old) != labels(pod) or controller_of(old) is not None):
-            self._enqueue_matching(pod)
-
-    def _pod_deleted(self, pod: Obj) -> None:
-        if key := self._owner_key(pod):
-            self._expectations.deletion_observed(key, pod["metadata"]["uid"])
-            self.queue.add(key)
-
-    def _enqueue_matching(self, pod: Obj) -> None:
-        for owner in self._sets.by_index("namespace", pod["metadata"]["namespace"]):
-            selector = self.selector(owner)
-            if not selector.is_empty() and selector.matches(labels(pod)):
-                self.enqueue(owner)
-
     async def sync(self, key: str) -> None:
         """See Controller."""
-        owner = self._sets.get(key)
+        owner = self.owners.get(key)
         if owner is None:
-            self._expectations.forget(key)
+            self.expectations.forget(key)
             return
-        owner = {**owner, "apiVersion": self.gvr.api_version, "kind": self.kind}
-        believable = self._expectations.satisfied(key)
-        candidates = self._pods.by_index("namespace", owner["metadata"]["namespace"])
-        terminating = sum(1 for pod in self._pods.by_index("owner", owner["metadata"]["uid"]) if is_deleting(pod))
-        pods = await self._keeper.claim(owner, self.selector(owner), [pod for pod in candidates if is_active(pod)])
+        owner = self.typed(owner)
+        believable = self.expectations.satisfied(key)
+        candidates = self.pods.by_index("namespace", owner["metadata"]["namespace"])
+        terminating = sum(1 for pod in self.pods.by_index("owner", owner["metadata"]["uid"]) if is_deleting(pod))
+        pods = await self.claim(owner, [pod for pod in candidates if is_active(pod)])
         failure: Exception | None = None
         desired = int(owner["spec"].get("replicas", 1))
         if believable and not is_deleting(owner):
@@ -185,20 +107,20 @@ class ReplicaSetController(Controller):
     async def _scale(self, key: str, owner: Obj, desired: int, pods: list[Obj]) -> Exception | None:
         scaling = plan(desired, pods, self._colocated(owner, pods))
         if scaling.create:
-            self._expectations.expect_creations(key, scaling.create)
-            pod = pod_from_template(owner["spec"].get("template") or {}, owner, self._gvk)
-            created, failure = await slow_start([lambda: self._control.create(pod, owner)] * scaling.create)
-            self._expectations.creation_observed(key, scaling.create - created)
+            self.expectations.expect_creations(key, scaling.create)
+            pod = pod_from_template(owner["spec"].get("template") or {}, owner, self.gvk)
+            created, failure = await slow_start([lambda: self.control.create(pod, owner)] * scaling.create)
+            self.expectations.creation_observed(key, scaling.create - created)
             return None if failure is not None and namespace_is_terminating(failure) else failure
         if scaling.delete:
             uids = [pod["metadata"]["uid"] for pod in scaling.delete]
-            self._expectations.expect_deletions(key, uids)
+            self.expectations.expect_deletions(key, uids)
             failures = []
             for pod in scaling.delete:
                 try:
-                    await self._control.delete(pod, owner)
+                    await self.control.delete(pod, owner)
                 except Exception as exc:
-                    self._expectations.deletion_observed(key, pod["metadata"]["uid"])
+                    self.expectations.deletion_observed(key, pod["metadata"]["uid"])
                     failures.append(exc)
             return failures[0] if failures else None
         return None
@@ -208,10 +130,10 @@ class ReplicaSetController(Controller):
         related = list(pods)
         reference = controller_of(owner)
         if reference is not None and len(pods) > int(owner["spec"].get("replicas", 1)):
-            for sibling in self._sets.by_index("owner", reference["uid"]):
+            for sibling in self.owners.by_index("owner", reference["uid"]):
                 if sibling["metadata"]["uid"] != owner["metadata"]["uid"]:
                     related += [
-                        pod for pod in self._pods.by_index("owner", sibling["metadata"]["uid"]) if is_active(pod)
+                        pod for pod in self.pods.by_index("owner", sibling["metadata"]["uid"]) if is_active(pod)
                     ]
         return Counter(str(nested(pod, "spec", "nodeName", default="")) for pod in related)
 
