@@ -1,0 +1,365 @@
+"""``pods/log|exec|attach|portforward|proxy``, ``nodes/proxy``, ``services/proxy``: requests that end outside the API server.
+
+Upstream: pkg/registry/core/pod/{strategy.go,rest}. Kubelets are reached at the address and port of their Node, with the API
+server's client certificate; pods and services at their addresses. Streams (exec and the like) use WebSockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+
+from bowsprit.apiserver.lookup import Listers
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.resource import ConnectSubresource
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.errors import StatusError, bad_request, invalid, not_found, service_unavailable
+from bowsprit.machinery.fielderrors import FieldError
+from bowsprit.machinery.goformat import quote
+from bowsprit.machinery.names import GroupKind, GroupResource, GroupVersionKind
+from bowsprit.machinery.objects import Obj
+from bowsprit.net.dial import Dialer
+from bowsprit.net.dial_connector import DialConnector
+
+PODS = GroupResource("", "pods")
+NODES = GroupResource("", "nodes")
+SERVICES = GroupResource("", "services")
+_ENDPOINTS = GroupResource("", "endpoints")
+_KUBELET_PORT = 10250
+_CONNECT_SECONDS = 10.0
+_LARGEST_MESSAGE = 4 << 20
+_STREAMS = ("stdin", "stdout", "stderr", "tty")
+_HOP_HEADERS = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "host",
+        "content-length",
+        "authorization",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a request goes on to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def url(self, path: str, query: str = "") -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{path}{'?' + query if query else ''}"
+
+
+class NodeProxy:
+    """Answers the subresources.
+
+    Args:
+        listers: pods, nodes, services.
+        dialer: how to reach the cluster's network (egress selection).
+        kubelet_tls: the context for kubelets, with the API server's client certificate.
+    """
+
+    def __init__(self, listers: Listers, dialer: Dialer, kubelet_tls: ssl.SSLContext) -> None:
+        self._listers = listers
+        self._dialer = dialer
+        self._kubelet_tls = kubelet_tls
+
+    def subresources(self) -> dict[GroupResource, dict[str, ConnectSubresource]]:
+        """What to add to pods, nodes and services."""
+        proxy_verbs = ("create", "delete", "get", "patch", "update")
+        methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+        def proxy(kind: str, handler: Any) -> ConnectSubresource:
+            gvk = GroupVersionKind("", "v1", kind)
+            return ConnectSubresource("proxy", gvk, handler, methods=methods, verbs=proxy_verbs, takes_path=True)
+
+        def stream(name: str, kind: str, handler: Any) -> ConnectSubresource:
+            return ConnectSubresource(name, GroupVersionKind("", "v1", kind), handler)
+
+        log = ConnectSubresource(
+            "log", GroupVersionKind("", "v1", "Pod"), self.log, methods=("GET",), verbs=("get",), connects=False
+        )
+        return {
+            PODS: {
+                "log": log,
+                "exec": stream("exec", "PodExecOptions", self.exec),
+                "attach": stream("attach", "PodAttachOptions", self.attach),
+                "portforward": stream("portforward", "PodPortForwardOptions", self.port_forward),
+                "proxy": proxy("PodProxyOptions", self.pod_proxy),
+            },
+            NODES: {"proxy": proxy("NodeProxyOptions", self.node_proxy)},
+            SERVICES: {"proxy": proxy("ServiceProxyOptions", self.service_proxy)},
+        }
+
+    async def log(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """The log of a container."""
+        query = ctx.query
+        if errors := _log_errors(query):
+            raise invalid(GroupKind("", "PodLogOptions"), name, errors)
+        pod = self._pod(ctx, name)
+        container = _container(pod, query.get("container", ""))
+        if not pod["spec"].get("nodeName"):
+            return web.Response(status=204)
+        kubelet = self._kubelet(pod["spec"]["nodeName"], PODS)
+        passed = [(key, value) for key, value in query.items() if key != "container"]
+        path = f"/containerLogs/{ctx.info.namespace}/{name}/{container}"
+        return await self._pass(request, kubelet.url(path, urlencode(passed)), method="GET", tls=self._kubelet_tls)
+
+    async def exec(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """Run a command in a container."""
+        return await self._streams(ctx, name, request, "exec")
+
+    async def attach(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """Attach to a running container."""
+        return await self._streams(ctx, name, request, "attach")
+
+    async def _streams(
+        self, ctx: RequestContext, name: str, request: web.BaseRequest, action: str
+    ) -> web.StreamResponse:
+        pod, query = self._pod(ctx, name), ctx.query
+        container = _container(pod, query.get("container", ""))
+        kubelet = self._kubelet(self._host(pod), PODS)
+        multi: Any = query
+        passed = [("command", value) for value in multi.getall("command", [])]
+        kubelet_names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+        passed += [(kubelet_names[key], "1") for key in _STREAMS if query.get(key, "").lower() in ("1", "true")]
+        path = f"/{action}/{ctx.info.namespace}/{name}/{container}"
+        return await self._upgrade(request, kubelet.url(path, urlencode(passed)))
+
+    async def port_forward(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """Forward ports of a pod."""
+        pod = self._pod(ctx, name)
+        kubelet = self._kubelet(self._host(pod), PODS)
+        multi: Any = ctx.query
+        ports = urlencode([("port", value) for value in multi.getall("ports", [])])
+        return await self._upgrade(request, kubelet.url(f"/portForward/{ctx.info.namespace}/{name}", ports))
+
+    async def pod_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """HTTP to a pod."""
+        scheme, name, port = _split_target(name)
+        pod = self._pod(ctx, name)
+        address = (pod.get("status") or {}).get("podIP")
+        if not address:
+            raise bad_request(f"pod {name} does not have a host assigned")
+        number = int(port) if port.isdigit() else _port_of_pod(pod, port) or 80
+        return await self._proxy(ctx, request, _Target(scheme or "http", address, number))
+
+    async def node_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """HTTP to a kubelet."""
+        scheme, name, port = _split_target(name)
+        kubelet = self._kubelet(name, NODES)
+        if port.isdigit() and int(port) != kubelet.port:
+            kubelet = _Target(scheme or "http", kubelet.host, int(port))
+        tls = self._kubelet_tls if kubelet.scheme == "https" else None
+        return await self._proxy(ctx, request, kubelet, tls)
+
+    async def service_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+        """HTTP to an endpoint of a Service."""
+        scheme, name, port = _split_target(name)
+        namespace = ctx.info.namespace
+        service = self._listers(SERVICES).get(namespace, name)
+        if service is None:
+            raise not_found(SERVICES, name)
+        for subset in (self._listers(_ENDPOINTS).get(namespace, name) or {}).get("subsets") or ():
+            number = _port_of_subset(service, subset, port)
+            if subset.get("addresses") and number:
+                target = _Target(scheme or "http", subset["addresses"][0]["ip"], number)
+                return await self._proxy(ctx, request, target)
+        raise service_unavailable(f'no endpoints available for service "{name}"')
+
+    def _pod(self, ctx: RequestContext, name: str) -> Obj:
+        pod = self._listers(PODS).get(ctx.info.namespace, name)
+        if pod is None:
+            raise not_found(PODS, name)
+        return pod
+
+    @staticmethod
+    def _host(pod: Obj) -> str:
+        node = str(pod["spec"].get("nodeName") or "")
+        if not node:
+            raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
+        return node
+
+    def _kubelet(self, node_name: str, resource: GroupResource) -> _Target:
+        node = self._listers(NODES).get("", node_name)
+        if node is None:
+            raise not_found(resource, node_name)  # upstream names the resource of the request here, too
+        status = node.get("status") or {}
+        port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
+        by_kind = {item.get("type"): item.get("address") for item in status.get("addresses") or ()}
+        for kind in ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"):
+            # Host names of simulated nodes mean nothing to a resolver; addresses are preferred where both are known.
+            if by_kind.get(kind) and not (kind == "Hostname" and by_kind.get("InternalIP")):
+                return _Target("https", by_kind[kind], int(port))
+        raise service_unavailable(f"no preferred addresses found; known addresses: {status.get('addresses') or []}")
+
+    async def _proxy(
+        self, ctx: RequestContext, request: web.BaseRequest, target: _Target, tls: ssl.SSLContext | None = None
+    ) -> web.StreamResponse:
+        path = "/" + "/".join(ctx.info.parts[3:])
+        if ctx.info.path.endswith("/") and not path.endswith("/"):
+            path += "/"
+        return await self._pass(request, target.url(path, request.query_string), method=request.method, tls=tls)
+
+    @asynccontextmanager
+    async def _session(self, tls: ssl.SSLContext | None) -> AsyncIterator[aiohttp.ClientSession]:
+        connector = DialConnector(self._dialer, context=tls)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+            yield session
+
+    async def _pass(
+        self, request: web.BaseRequest, url: str, *, method: str, tls: ssl.SSLContext | None
+    ) -> web.StreamResponse:
+        """Send the request on and stream the answer back."""
+        headers = CIMultiDict(
+            (name, value) for name, value in request.headers.items() if name.lower() not in _HOP_HEADERS
+        )
+        body = request.content if request.body_exists else None
+        async with self._session(tls) as session:
+            try:
+                answer = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                raise _unreachable(exc) from exc
+            response = web.StreamResponse(status=answer.status, reason=answer.reason)
+            for name, value in answer.headers.items():
+                if name.lower() not in _HOP_HEADERS:
+                    response.headers.add(name, value)
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+    async def _upgrade(self, request: web.BaseRequest, url: str) -> web.StreamResponse:
+        """Join the client's WebSocket with one to the kubelet."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise bad_request("Upgrade request required: this server streams over WebSocket (v5.channel.k8s.io)")
+        offered = [
+            item.strip() for item in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if item.strip()
+        ]
+        async with self._session(self._kubelet_tls) as session:
+            try:
+                backend = await session.ws_connect(
+                    url, protocols=offered, max_msg_size=_LARGEST_MESSAGE, autoping=False
+                )
+            except aiohttp.WSServerHandshakeError as exc:
+                raise bad_request(f"unable to upgrade connection: {exc.message} ({exc.status})") from exc
+            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
+                raise _unreachable(exc) from exc
+            client = web.WebSocketResponse(
+                protocols=[backend.protocol] if backend.protocol else (), max_msg_size=_LARGEST_MESSAGE, autoping=False
+            )
+            await client.prepare(request)
+            await _join(client, backend)
+            return client
+
+
+async def _join(client: web.WebSocketResponse, backend: aiohttp.ClientWebSocketResponse) -> None:
+    async def copy(source: Any, sink: Any) -> None:
+        async for message in source:
+            match message.type:
+                case aiohttp.WSMsgType.BINARY:
+                    await sink.send_bytes(message.data)
+                case aiohttp.WSMsgType.TEXT:
+                    await sink.send_str(message.data)
+                case aiohttp.WSMsgType.PING:
+                    await source.pong(message.data)
+        await sink.close(code=source.close_code or aiohttp.WSCloseCode.OK)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(copy(client, backend))
+        group.create_task(copy(backend, client))
+
+
+def _unreachable(exc: BaseException) -> StatusError:
+    return service_unavailable(f"error trying to reach service: {exc}")
+
+
+def _split_target(text: str) -> tuple[str, str, str]:
+    """``[https:]name[:port]`` as proxy paths write it (upstream SplitSchemeNamePort)."""
+    parts = text.split(":")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    if len(parts) == 2:
+        return "", parts[0], parts[1]
+    if len(parts) == 3 and parts[0] in ("http", "https"):
+        return parts[0], parts[1], parts[2]
+    raise bad_request(f"invalid target request {quote(text)}")
+
+
+def _container(pod: Obj, name: str) -> str:
+    """The container that is meant (upstream podutil and LogLocation)."""
+    spec, pod_name = pod["spec"], pod["metadata"]["name"]
+    regular = [item["name"] for item in spec.get("containers") or ()]
+    inits = [item["name"] for item in spec.get("initContainers") or ()]
+    ephemerals = [item["name"] for item in spec.get("ephemeralContainers") or ()]
+    if name:
+        if name not in regular + inits + ephemerals:
+            raise bad_request(f"container {name} is not valid for pod {pod_name}")
+        return name
+    if len(regular) == 1 and not inits and not ephemerals:
+        return str(regular[0])
+    if len(regular) == 1:
+        return str(regular[0])
+    text = f"a container name must be specified for pod {pod_name}, choose one of: [{' '.join(regular)}]"
+    if inits:
+        text += f" or one of the init containers: [{' '.join(inits)}]"
+    if ephemerals:
+        text += f" or one of the ephemeral containers: [{' '.join(ephemerals)}]"
+    raise bad_request(text)
+
+
+def _log_errors(query: Mapping[str, str]) -> list[FieldError]:
+    def number(field: str) -> int | None:
+        text = query.get(field)
+        try:
+            return None if not text else int(text)
+        except ValueError:
+            raise bad_request(f"strconv.ParseInt: parsing {quote(str(text))}: invalid syntax") from None
+
+    errors: list[FieldError] = []
+    if (tail := number("tailLines")) is not None and tail < 0:
+        errors.append(fielderrors.invalid("tailLines", tail, "must be greater than or equal to 0"))
+    if (limit := number("limitBytes")) is not None and limit < 1:
+        errors.append(fielderrors.invalid("limitBytes", limit, "must be greater than 0"))
+    since = number("sinceSeconds")
+    if since is not None and query.get("sinceTime"):
+        errors.append(fielderrors.forbidden("[]", "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    elif since is not None and since < 1:
+        errors.append(fielderrors.invalid("sinceSeconds", since, "must be greater than 0"))
+    return errors
+
+
+def _port_of_pod(pod: Obj, name: str) -> int:
+    ports = [port for item in pod["spec"].get("containers") or () for port in item.get("ports") or ()]
+    if not name:
+        return int(ports[0].get("containerPort", 0)) if ports else 0
+    return next((int(port["containerPort"]) for port in ports if port.get("name") == name), 0)
+
+
+def _port_of_subset(service: Obj, subset: Obj, wanted: str) -> int:
+    ports = subset.get("ports") or []
+    if not wanted:
+        return int(ports[0]["port"]) if len(ports) == 1 else 0
+    names = {str(port.get("port")): port.get("name", "") for port in service["spec"].get("ports") or ()}
+    name = names.get(wanted, wanted)
+    return next((int(port["port"]) for port in ports if port.get("name", "") == name), 0)
