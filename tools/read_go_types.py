@@ -33,7 +33,7 @@ _IMPORT = re.compile(r'^\s*(?:([A-Za-z0-9_]+)\s+)?"([^"]+)"\s*$')
 _STRUCT = re.compile(r"^type ([A-Za-z0-9_]+) struct ?\{(\})?$")
 _NAMED = re.compile(r"^type ([A-Za-z0-9_]+) (?:= )?([A-Za-z0-9_.\[\]*]+)\s*(?://.*)?$")
 _FIELD = re.compile(r"^\t(?:([A-Za-z0-9_]+)\s+)?([A-Za-z0-9_.\[\]*]+)\s+`([^`]*)`")
-_MARKER = re.compile(r"^\s*// ?\+(listType|listMapKey|mapType|structType)=([A-Za-z0-9]+)")
+_MARKER = re.compile(r"^\s*// ?\+(listType|listMapKey|mapType|structType|default)=(\"[^\"]*\"|[A-Za-z0-9]+)\s*$")
 _BASIC = {"string", "bool", "int32", "int64", "float64", "byte", "int", "uint32", "uint64", "int8", "uint8", "any"}
 
 
@@ -61,6 +61,8 @@ def read_markers(comments: list[str]) -> dict[str, object]:
             name, value = match.groups()
             if name == "listMapKey":
                 markers[name] = [*markers.get(name, []), value]  # type: ignore[misc]
+            elif name == "default":
+                markers[name] = json.loads(value) if not value[0].isalpha() or value in {"true", "false"} else value
             else:
                 markers[name] = value
     return markers
