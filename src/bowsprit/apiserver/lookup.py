@@ -32,18 +32,18 @@ class LocalClient(Protocol):
     StatusErrors, as for any client.
     """
 
-    async def get(self, resource: GroupResource, namespace: str, name: str) -> Obj:
+    async def get(self, gr: GroupResource, namespace: str, name: str) -> Obj:
         """One object. Raises NotFound."""
         ...
 
-    async def create(self, resource: GroupResource, obj: Obj) -> Obj:
+    async def create(self, gr: GroupResource, obj: Obj) -> Obj:
         """The object as stored. Raises AlreadyExists."""
         ...
 
-    async def update(self, resource: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
+    async def update(self, gr: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
         """The object as stored; a resourceVersion in it is a precondition. Raises Conflict, NotFound."""
         ...
 
-    async def delete(self, resource: GroupResource, namespace: str, name: str) -> None:
+    async def delete(self, gr: GroupResource, namespace: str, name: str) -> Obj:
         """Remove at once where nothing holds the object. Raises NotFound."""
         ...

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("bowsprit.cli.cluster:status", "Show clusters and their components."),
     "get": ("bowsprit.cli.cluster:get", "List clusters or components, or print a kubeconfig."),
     "logs": ("bowsprit.cli.cluster:logs", "Print a component's log."),
+    "apiserver": ("bowsprit.cli.apiserver:apiserver", "Run the API server alone (kube-apiserver's flags)."),
     "controller-manager": (
         "bowsprit.cli.controller_manager:controller_manager",
         "Run the controllers (kube-controller-manager's flags).",

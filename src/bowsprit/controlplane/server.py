@@ -1,0 +1,301 @@
+"""kube-apiserver as one object: store, built-in kinds, identity, admission, and what is done after the start.
+
+Everything here is put together, nothing is decided: see the modules named in the imports. Upstream: cmd/kube-apiserver/app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from bowsprit.apiserver.answer import Answer
+from bowsprit.apiserver.authentication.serviceaccount import TokenIssuer
+from bowsprit.apiserver.collection import World
+from bowsprit.apiserver.localclient import LocalClient
+from bowsprit.apiserver.lookup import Lister, Listers
+from bowsprit.apiserver.resource import Subresource
+from bowsprit.apiserver.server import Server, ServerOptions
+from bowsprit.controlplane.admission.plugins import Surroundings, build_chain
+from bowsprit.controlplane.authentication.reviews import IdentityReviews
+from bowsprit.controlplane.authentication.tokens import (
+    CONFIGURATION_PATH,
+    KEYS_PATH,
+    discovery_document,
+    key_set,
+    token_subresource,
+)
+from bowsprit.controlplane.authorization.reviews import AccessReviews
+from bowsprit.controlplane.bootstrap import Bootstrap, BootstrapOptions
+from bowsprit.controlplane.core.binding import PODS
+from bowsprit.controlplane.core.serviceallocation import AllocatingServiceStrategy, ServiceAllocation
+from bowsprit.controlplane.endpoints import AddressRecords, PodEndpoints
+from bowsprit.controlplane.hooks import PostStartHooks
+from bowsprit.controlplane.identity import Identity, build_identity
+from bowsprit.controlplane.kinds import built_in_resources
+from bowsprit.controlplane.options import APIServerOptions
+from bowsprit.controlplane.serving import service_address, serving_files, token_settings
+from bowsprit.controlplane.version import VERSION
+from bowsprit.machinery.names import GroupResource
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.time import format_time
+from bowsprit.pki.files import read_file
+from bowsprit.pki.serving import ServingContext
+from bowsprit.store.protocol import Store
+from bowsprit.store.spec import open_store
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest
+
+    from bowsprit.apiserver.request import RequestContext
+
+logger = logging.getLogger(__name__)
+
+_NAMESPACES_EVERY = 60.0
+_LEASE_EVERY = 10.0
+_QUOTAS = GroupResource("", "resourcequotas")
+_NAMESPACES = GroupResource("", "namespaces")
+_ACCOUNTS = GroupResource("", "serviceaccounts")
+_SERVICES = GroupResource("", "services")
+
+
+class APIServer:
+    """A control plane's API server.
+
+    Args:
+        options: the flags; call `options.check()` first.
+        store: where objects live, instead of what `options.store` names; not closed at the end.
+        world: time and chance.
+    """
+
+    def __init__(self, options: APIServerOptions, *, store: Store | None = None, world: World | None = None) -> None:
+        self.options = options
+        self._world = world or World()
+        self._given_store = store
+        self._store: Store | None = store
+        self._server: Server | None = None
+        self._address = ("", 0)
+        self._duties: list[asyncio.Task[None]] = []
+        self._serving: ServingContext | None = None
+
+    # -- what others need to know --------------------------------------------------------------------------------------
+
+    @property
+    def server(self) -> Server:
+        """The generic server inside; only after `start`."""
+        if self._server is None:
+            raise RuntimeError("the server has not been started")
+        return self._server
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        """The address for clients on this machine."""
+        host = self.options.advertised
+        return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
+
+    @property
+    def serving_ca(self) -> bytes:
+        """PEM that clients may trust: the serving certificate's chain, which holds the authority of a self-made one."""
+        return read_file(serving_files(self.options, self._now()).cert)
+
+    def _now(self) -> datetime.datetime:
+        return self._world.now()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the store, serve, and make the bootstrap objects; returns when /readyz is good.
+
+        Raises:
+            StoreError, PKIError, OSError: the store, a certificate or the address cannot be used.
+            ValueError: flags that cannot be used.
+        """
+        options = self.options
+        options.check()
+        files = serving_files(options, self._now())
+        settings = token_settings(options)
+
+        def listers(resource: GroupResource) -> Lister:
+            return self.server.registry.lister(resource)
+
+        identity = build_identity(options, settings, listers)
+        if self._store is None:
+            self._store = await open_store(options.store, options.folder / "state.db")
+        server = self._server = Server(
+            self._store,
+            authenticator=identity.authenticator,
+            authorizer=identity.authorizer,
+            impersonator=identity.impersonator,
+            options=self._server_options(),
+            world=self._world,
+        )
+        client = server.registry.client()
+        server.admission = build_chain(
+            Surroundings(
+                listers,
+                identity.authorizer,
+                lambda: "".join(self._world.choose("bcdfghjklmnpqrstvwxz2456789", 5)),
+                _quota_writer(client),
+                _namespace_maker(client),
+                {},
+            ),
+            options.enable_admission_plugins,
+            options.disable_admission_plugins,
+        )
+        await self._add_kinds(server, identity, listers, client)
+        self._serving = ServingContext(files.cert, files.key, configure=_ask_for_certificates)
+        self._address = await server.start(options.bind_address, options.secure_port, self._serving.context)
+        self._mount_token_documents(server, identity)
+        bootstrap = Bootstrap(client, listers, self._bootstrap_options(identity))
+        await PostStartHooks(self._steps(bootstrap), server.health).run()
+        self._watch_over(bootstrap)
+
+    async def stop(self) -> None:
+        """Drain and end everything, within the server's limits; may be called at any time after `start` has begun."""
+        for duty in self._duties:
+            duty.cancel()
+        await asyncio.gather(*self._duties, return_exceptions=True)
+        self._duties.clear()
+        if self._server is not None:
+            await self._server.stop()
+        if self._store is not None and self._given_store is None:
+            await self._store.close()
+            self._store = None
+
+    # -- putting together ----------------------------------------------------------------------------------------------
+
+    def _server_options(self) -> ServerOptions:
+        options = self.options
+        return ServerOptions(
+            max_requests_in_flight=options.max_requests_inflight,
+            max_mutating_requests_in_flight=options.max_mutating_requests_inflight,
+            request_timeout=options.request_timeout,
+            shutdown_delay=options.shutdown_delay_duration,
+            version=VERSION,
+            server_address=f"{options.external_hostname or options.advertised}:{options.secure_port}",
+        )
+
+    async def _add_kinds(self, server: Server, identity: Identity, listers: Listers, client: LocalClient) -> None:
+        options = self.options
+        pods = PodEndpoints(server.registry, listers, client)
+        every = "AlwaysAllow" in options.authorization_mode
+        virtual = [
+            *AccessReviews(identity.authorizer, identity.resolver, allow_all=every).resources(),
+            *IdentityReviews(identity.tokens, options.audiences).resources(),
+            pods.bindings(),
+        ]
+        issuer = TokenIssuer(identity.token_settings, listers, lambda: self._now().timestamp(), self._world.uid)
+        further: dict[GroupResource, dict[str, Subresource]] = {
+            _ACCOUNTS: {"token": token_subresource(issuer)},
+            PODS: pods.subresources(),
+        }
+        allocation = ServiceAllocation(self._service_cidrs(), AddressRecords(server.registry.client).write)
+        stored = built_in_resources(
+            lambda: identity.escalation,
+            further,
+            AllocatingServiceStrategy(lambda: allocation),
+            frozenset(resource.gr for resource in virtual),
+        )
+        for resource in [*stored, *virtual]:
+            await server.registry.add(resource)
+        allocation.load(listers(_SERVICES).list())
+
+    def _service_cidrs(self) -> list[str]:
+        return [text.strip() for text in self.options.service_cluster_ip_range.split(",")]
+
+    def _bootstrap_options(self, identity: Identity) -> BootstrapOptions:
+        options = self.options
+        client_trust, proxy_trust = identity.client_trust, identity.front_proxy_trust
+        return BootstrapOptions(
+            advertise_address=options.advertised,
+            port=self.port,
+            service_cidrs=self._service_cidrs(),
+            service_ip=service_address(options),
+            client_ca=client_trust.pem.decode() if client_trust else "",
+            front_proxy_ca=proxy_trust.pem.decode() if proxy_trust else "",
+            front_proxy=identity.front_proxy,
+            hostname=socket.gethostname(),
+            rbac=identity.resolver is not None,
+        )
+
+    def _steps(self, bootstrap: Bootstrap) -> dict[str, Callable[[], Awaitable[None]]]:
+        def stamp() -> str:
+            return format_time(self._now())
+
+        return {
+            "start-system-namespaces-controller": bootstrap.namespaces,
+            "start-cluster-authentication-info-controller": bootstrap.authentication_config,
+            "start-kube-apiserver-identity-lease-controller": lambda: self._renew_lease(bootstrap),
+            "start-legacy-token-tracking-controller": lambda: bootstrap.token_tracking(stamp()[:10]),
+            "rbac/bootstrap-roles": bootstrap.rbac,
+            "scheduling/bootstrap-system-priority-classes": bootstrap.plain,
+            "priority-and-fairness-config-producer": lambda: bootstrap.flow_schema_status(stamp()),
+            "bootstrap-controller": bootstrap.kubernetes_service,
+            "start-kubernetes-service-cidr-controller": lambda: bootstrap.service_cidr(stamp()),
+        }
+
+    async def _renew_lease(self, bootstrap: Bootstrap) -> None:
+        await bootstrap.identity_lease(f"{socket.gethostname()}_{self._world.uid()}", self._now())
+
+    def _mount_token_documents(self, server: Server, identity: Identity) -> None:
+        options, settings = self.options, identity.token_settings
+        host = options.external_hostname or options.advertised
+        keys_uri = options.service_account_jwks_uri or f"https://{host}:{self.port}{KEYS_PATH}"
+        caching = (("Cache-Control", "public, max-age=3600"),)
+
+        async def configuration(_: RequestContext, __: BaseRequest) -> Answer:
+            return Answer(200, discovery_document(settings, keys_uri), "application/json", caching)
+
+        async def keys(_: RequestContext, __: BaseRequest) -> Answer:
+            return Answer(200, key_set(settings), "application/jwk-set+json", caching)
+
+        server.mount(CONFIGURATION_PATH, configuration)
+        server.mount(KEYS_PATH, keys)
+
+    # -- duties that go on ---------------------------------------------------------------------------------------------
+
+    def _watch_over(self, bootstrap: Bootstrap) -> None:
+        self._duties = [
+            asyncio.create_task(_every(_NAMESPACES_EVERY, bootstrap.namespaces), name="system-namespaces"),
+            asyncio.create_task(_every(_LEASE_EVERY, lambda: self._renew_lease(bootstrap)), name="identity-lease"),
+        ]
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            logger.exception("a periodic duty failed; it is tried again in %d s", seconds)
+
+
+def _ask_for_certificates(context: ssl.SSLContext) -> None:
+    """Every context that is made anew asks for client certificates (apiserver.tls)."""
+    from bowsprit.apiserver.tls import ask_for_client_certificates
+
+    context.set_alpn_protocols(["http/1.1"])
+    ask_for_client_certificates(context)
+
+
+def _quota_writer(client: LocalClient) -> Callable[[Obj], Awaitable[None]]:
+    async def write(quota: Obj) -> None:
+        await client.update(_QUOTAS, quota, subresource="status")
+
+    return write
+
+
+def _namespace_maker(client: LocalClient) -> Callable[[str], Awaitable[None]]:
+    async def make(name: str) -> None:
+        await client.create(_NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    return make
