@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bowsprit.store.protocol import (
     CompactedError,
+    FIRST_REVISION,
     Deliver,
     Entry,
     Event,
@@ -41,8 +42,7 @@ class MemoryStore:
         self._history_bytes = history_bytes
         self._bytes = 0
         self._subscribers = Subscribers()
-        self.revision = 0
-        self.compacted = 0
+        self.revision = self.compacted = FIRST_REVISION
 
     async def latest_revision(self) -> int:
         return self.revision

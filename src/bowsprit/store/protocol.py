@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+FIRST_REVISION = 1  # of an empty store: clients take 0 for "any"
+
 
 class StoreError(Exception):
     """The store cannot serve: disk full, file damaged, peer unreachable. The message says what, why and what to do."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from sys import intern
 from zlib import crc32
 
-from bowsprit.store.protocol import Entry, Event, StoreDamagedError, StoreError
+from bowsprit.store.protocol import FIRST_REVISION, Entry, Event, StoreDamagedError, StoreError
 
 APPLICATION_ID = 0x626F7773  # "bows"
 # user_version -> statements that bring the version before it there.
@@ -33,7 +33,7 @@ MIGRATIONS: dict[int, Sequence[str]] = {
         )""",
         "CREATE INDEX log_key ON log (key, revision)",
         "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-        "INSERT INTO meta VALUES ('compacted', 0)",
+        f"INSERT INTO meta VALUES ('compacted', {FIRST_REVISION})",
     ),
 }
 VERSION = max(MIGRATIONS)
