@@ -1,14 +1,26 @@
-"""Field ownership: managedFields kept up to date by every write (upstream fieldmanager)."""
+"""Field ownership: managedFields kept up to date by every write, and server-side apply (upstream fieldmanager)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from bowsprit.apiserver.collection import Collection
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import Version
-from bowsprit.machinery.objects import Obj
+from bowsprit.machinery import apply as machinery_apply
+from bowsprit.machinery import builtin, typed
+from bowsprit.machinery.apply import ApplyError, Context, Versions
+from bowsprit.machinery.errors import unknown
+from bowsprit.machinery.fieldset import FieldSet
+from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.typed import Typed
 
 MAX_MANAGER_BYTES = 128
+# What an endpoint does not change its manager does not own, where a resource does not say it itself (GetResetFields).
+_MAIN_IGNORES: Mapping[str, Any] = {"f:status": {}}
+_STATUS_IGNORES: Mapping[str, Any] = {"f:spec": {}, "f:metadata": {"f:labels": {}, "f:annotations": {}}}
 
 
 def manager_of(ctx: RequestContext) -> str:
@@ -16,6 +28,8 @@ def manager_of(ctx: RequestContext) -> str:
     if ctx.field_manager:
         return ctx.field_manager
     prefix = ctx.user_agent.partition("/")[0]
+    if prefix.isascii() and prefix.isprintable() and len(prefix) <= MAX_MANAGER_BYTES:
+        return prefix
     kept = bytearray()
     for char in prefix:
         if not char.isprintable():
@@ -27,20 +41,86 @@ def manager_of(ctx: RequestContext) -> str:
     return kept.decode()
 
 
-def track(version: Version, live: Obj | None, new: Obj, ctx: RequestContext, subresource: str = "") -> None:
+def track(
+    collection: Collection, version: Version, live: Obj | None, new: Obj, ctx: RequestContext, subresource: str = ""
+) -> None:
     """Sets the managedFields of `new`, which `ctx`'s manager made of `live` (None: created)."""
-    schema: Any = version.schema
-    update = getattr(schema, "track", None)
-    if update is not None:
-        update(live, new, manager_of(ctx), ctx.now, subresource)
-    elif live is not None and "managedFields" not in new["metadata"] and "managedFields" in live["metadata"]:
-        new["metadata"]["managedFields"] = live["metadata"]["managedFields"]
+    context = _contexts(collection, version, subresource)
+    machinery_apply.update_managed_fields(live, new, manager_of(ctx), context=context, now=ctx.timestamp)
 
 
 def apply(
-    version: Version, live: Obj | None, applied: Obj, ctx: RequestContext, *, force: bool, subresource: str = ""
+    collection: Collection,
+    version: Version,
+    live: Obj | None,
+    config: Obj,
+    ctx: RequestContext,
+    *,
+    force: bool,
+    subresource: str = "",
 ) -> Obj:
-    """Server-side apply. Raises apply_conflict, bad_request, unknown."""
-    schema: Any = version.schema
-    result: Obj = schema.apply(live, applied, manager_of(ctx), ctx.now, force, subresource)
-    return result
+    """Server-side apply of a configuration to the live object (None: it is created).
+
+    Raises a conflict, bad_request, and 500 for a configuration that does not fit its type, as upstream.
+    """
+    context = _contexts(collection, version, subresource)
+    base = deep_copy(context.empty) if live is None else live
+    try:
+        return machinery_apply.apply(base, config, manager_of(ctx), context=context, now=ctx.timestamp, force=force)
+    except ApplyError as failure:
+        raise unknown(str(failure)) from failure
+
+
+_CONTEXTS: WeakKeyDictionary[Version, dict[str, Context]] = WeakKeyDictionary()
+
+
+def _contexts(collection: Collection, version: Version, subresource: str) -> Context:
+    by_subresource = _CONTEXTS.setdefault(version, {})
+    context = by_subresource.get(subresource)
+    if context is None:
+        context = by_subresource[subresource] = _context(collection, version, subresource)
+    return context
+
+
+def _context(collection: Collection, version: Version, subresource: str) -> Context:
+    type_meta = {"kind": version.gvk.kind, "apiVersion": version.gvk.api_version}
+    known = builtin.lookup(version.gvk)
+    return Context(
+        typed_of(version),
+        version.gvk.api_version,
+        known.round_trip(type_meta) if known is not None else {**type_meta, "metadata": {}},
+        subresource,
+        FieldSet.from_obj(_ignored(collection, subresource)),
+        _versions(collection),
+    )
+
+
+def typed_of(version: Version) -> Typed:
+    """The type of a version's objects, as apply sees it."""
+    known = builtin.lookup(version.gvk)
+    if known is not None:
+        return typed.of_message(known.message)
+    return typed.of_custom_resource(version.schema.openapi() if version.schema is not None else None)
+
+
+def _ignored(collection: Collection, subresource: str) -> Mapping[str, Any]:
+    resource = collection.resource
+    if subresource in resource.reset_fields:
+        return resource.reset_fields[subresource]
+    if "status" not in resource.subresources:
+        return {}
+    return {"": _MAIN_IGNORES, "status": _STATUS_IGNORES}.get(subresource, {})
+
+
+def _versions(collection: Collection) -> Versions | None:
+    versions = {version.gvk.api_version: version for version in collection.resource.versions}
+    if len(versions) < 2:
+        return None
+
+    def convert(obj: Obj, api_version: str) -> Obj | None:
+        source, target = versions.get(obj["apiVersion"]), versions.get(api_version)
+        if source is None or target is None:
+            return None
+        return collection.from_hub(target, collection.to_hub(source, obj))
+
+    return Versions(convert, lambda api_version: typed_of(versions[api_version]))

@@ -67,7 +67,7 @@ class Printer:
     conditions: Callable[[Obj], list[Obj]] | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Version:
     """One group-version through which a resource is served."""
 

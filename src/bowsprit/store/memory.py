@@ -7,8 +7,8 @@ from collections import deque
 from typing import NamedTuple
 
 from bowsprit.store.protocol import (
-    CompactedError,
     FIRST_REVISION,
+    CompactedError,
     Deliver,
     Entry,
     Event,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from bowsprit.store.protocol import Store, StoreError
@@ -18,5 +17,5 @@ async def open_store(spec: str, default_path: Path | None = None) -> Store:
     if sort == "sqlite" and (path or default_path):
         from bowsprit.store.sqlite import SQLiteStore
 
-        return await SQLiteStore.open(os.path.expanduser(path) if path else default_path or "")
+        return await SQLiteStore.open(path or default_path or "")
     raise StoreError(f"unknown store {spec!r}: use memory, sqlite or sqlite:PATH")

@@ -53,6 +53,7 @@ class State:
 def open_file(path: Path) -> State:
     """Opens, checks and migrates; the file stays locked to this connection. Raises StoreDamagedError, StoreError."""
     try:
+        path = path.expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))  # secrets live in it

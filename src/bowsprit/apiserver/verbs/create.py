@@ -32,7 +32,7 @@ async def create(call: Call) -> Answer:
     ensure_namespace(call, obj)
     objectmeta.wipe_system_fields(obj["metadata"])
     dedup_owner_references(call, obj)
-    ownership.track(call.version, None, obj, call.ctx)
+    ownership.track(call.collection, call.version, None, obj, call.ctx)
     attributes = call.attributes(Operation.CREATE, obj, None, options, name=obj["metadata"].get("name") or "")
     await call.admission.mutate(attributes)
     obj = attributes.object or obj

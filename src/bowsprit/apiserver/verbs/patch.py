@@ -189,7 +189,7 @@ def _patching(call: Call, apply: Patch, options: Obj) -> mutation.Compute:
         new = patched_object(call, apply, live)
         check_name(call, new)
         dedup_owner_references(call, new)
-        ownership.track(call.version, live, new, call.ctx, call.ctx.info.subresource)
+        ownership.track(call.collection, call.version, live, new, call.ctx, call.ctx.info.subresource)
         return await mutate(call, new, live, options)
 
     return compute
@@ -210,6 +210,7 @@ def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
                 )
             await call.authorize("create")
         new = ownership.apply(
+            call.collection,
             call.version,
             live,
             deep_copy(applied),

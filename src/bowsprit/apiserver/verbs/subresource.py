@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from aiohttp.web import StreamResponse
 
@@ -19,7 +19,7 @@ from bowsprit.apiserver.verbs.patch import parse_applied, parse_patch, patch_sor
 from bowsprit.apiserver.verbs.update import check_name
 from bowsprit.machinery import builtin
 from bowsprit.machinery.codec import DecodeError
-from bowsprit.machinery.errors import bad_request, conflict, internal_error, invalid, not_found
+from bowsprit.machinery.errors import bad_request, conflict, internal_error, invalid, not_found, unknown
 from bowsprit.machinery.fielderrors import invalid as invalid_field
 from bowsprit.machinery.fielderrors import path
 from bowsprit.machinery.names import GroupKind, GroupVersionKind
@@ -104,11 +104,7 @@ async def patch_scale(call: Call, subresource: ScaleSubresource) -> Answer:
         applied = parse_applied(call, data)
         check_name(call, applied)
 
-        def make(current: Obj) -> Obj:
-            replicas = nested(applied, "spec", "replicas")
-            return {**current, "spec": {"replicas": replicas}} if replicas is not None else current
-
-        return await _change(call, subresource, options, make)
+        return await _apply_scale(call, subresource, options, _typed(applied))
     if sort == "strategic":
         sort = "merge"  # a Scale has no lists to merge
     apply = parse_patch(call, sort, data)
@@ -122,6 +118,33 @@ async def patch_scale(call: Call, subresource: ScaleSubresource) -> Answer:
         return made
 
     return await _change(call, subresource, options, patched)
+
+
+async def _apply_scale(call: Call, subresource: ScaleSubresource, options: Obj, applied: Obj) -> Answer:
+    """Applies a Scale as what it says of the object itself (upstream's scale handler and its ScaleHandler)."""
+    if call.endpoint.resource.custom:
+        raise unknown(
+            f"failed to convert new object (/{call.ctx.info.name}; autoscaling/v1, Kind=Scale) to proper version: request to "
+            "convert CR to an invalid group/version: autoscaling/v1"
+        )
+    gvk = call.version.gvk
+    config: Obj = {"kind": gvk.kind, "apiVersion": gvk.api_version, "metadata": {"name": call.ctx.info.name}}
+    set_nested(config, nested(applied, "spec", "replicas", default=0), *subresource.spec_replicas)
+
+    def own(live: Obj) -> Obj:
+        return ownership.apply(
+            call.collection,
+            call.version,
+            live,
+            deep_copy(config),
+            call.ctx,
+            force=bool(options.get("force")),
+            subresource="scale",
+        )
+
+    return await _change(
+        call, subresource, options, lambda current: {**current, "spec": applied.get("spec") or {}}, own
+    )
 
 
 def _is_scale(gvk: GroupVersionKind) -> bool:
@@ -139,14 +162,21 @@ def _typed(scale: Obj) -> Obj:
         raise bad_request(f'Scale in version "v1" cannot be handled as a Scale: {failure}') from failure
 
 
-async def _change(call: Call, subresource: ScaleSubresource, options: Obj, make: Any) -> Answer:
+async def _change(
+    call: Call,
+    subresource: ScaleSubresource,
+    options: Obj,
+    make: Callable[[Obj], Obj],
+    own: Callable[[Obj], Obj] | None = None,
+) -> Answer:
+    """`make` gives the new Scale of the current one; `own` makes the new object of the live one, by default replicas are set."""
     chosen = call.representation()
     info = call.ctx.info
 
     async def compute(live: Obj | None) -> Obj:
         assert live is not None  # a scale creates nothing
         current = scale_of(subresource, live)
-        wanted: Obj = make(current)
+        wanted = make(current)
         meta = wanted["metadata"]
         if meta.get("uid") and meta["uid"] != live["metadata"]["uid"]:
             raise conflict(
@@ -165,9 +195,11 @@ async def _change(call: Call, subresource: ScaleSubresource, options: Obj, make:
         attributes.gvk = _SCALE
         await call.admission.mutate(attributes)
         replicas = nested(attributes.object or wanted, "spec", "replicas", default=replicas)
+        if own is not None:
+            return own(live)
         new = deep_copy(live)
         set_nested(new, replicas, *subresource.spec_replicas)
-        ownership.track(call.version, live, new, call.ctx, "scale")
+        ownership.track(call.collection, call.version, live, new, call.ctx, "scale")
         return new
 
     async def admit(new: Obj, old: Obj | None) -> None:

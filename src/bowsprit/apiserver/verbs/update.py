@@ -28,7 +28,7 @@ async def update(call: Call, strategy: Strategy | None = None) -> Answer:
     async def compute(live: Obj | None) -> Obj:
         new = deep_copy(obj)
         dedup_owner_references(call, new)
-        ownership.track(call.version, live, new, call.ctx, info.subresource)
+        ownership.track(call.collection, call.version, live, new, call.ctx, info.subresource)
         return await mutate(call, new, live, options)
 
     stored, created = await mutation.update(
