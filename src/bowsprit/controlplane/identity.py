@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def build_identity(options: APIServerOptions, settings: TokenSettings, listers: Listers) -> Identity:
+def build_identity(
+    options: APIServerOptions,
+    settings: TokenSettings,
+    listers: Listers,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Identity:
     """Put together what the flags ask for.
 
     Raises:
@@ -77,7 +83,7 @@ def build_identity(options: APIServerOptions, settings: TokenSettings, listers: 
         kinds.append(StaticTokens.load(options.token_auth_file, options.audiences))
     kinds.append(ServiceAccountTokens(settings, listers, time.time))
     tokens = TokenUnion(kinds)
-    remembered = RememberedTokens(tokens, secrets.token_bytes(32), time.monotonic)
+    remembered = RememberedTokens(tokens, secrets.token_bytes(32), monotonic)
     members.append(BearerAuthenticator(remembered))
     resolver = RoleResolver(listers)
     authorizer = authorizer_for(options.authorization_mode, listers, resolver)

@@ -127,7 +127,7 @@ class APIServer:
         def listers(resource: GroupResource) -> Lister:
             return self.server.registry.lister(resource)
 
-        identity = build_identity(options, settings, listers)
+        identity = build_identity(options, settings, listers, self._world.monotonic)
         if self._store is None:
             self._store = await open_store(options.store, options.folder / "state.db")
         server = self._server = Server(

@@ -1,0 +1,60 @@
+"""Exchanges recorded from Kubernetes v1.36, replayed: how many answers are equal, per file, may only grow."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+golden_replay = _load("golden_replay")
+
+# Cases that may differ, per file; the reasons are in docs/compatibility.md.
+MAY_DIFFER = {
+    "defaulting": 14,
+    "validation": 92,
+    "metadata": 9,
+    "concurrency": 3,
+    "patches": 32,
+    "dryrun": 0,
+    "fieldvalidation": 6,
+    "apply": 24,
+    "lists": 6,
+    "watch": 7,
+    "negotiation": 10,
+    "protobuf": 101,
+    "auth": 10,
+    "subresources": 26,
+    "crds": 117,
+    "apiservices": 18,
+    "health": 11,
+    "openapi": 13,
+    "admission": 14,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, list[Any]]:
+    return asyncio.run(golden_replay.replay(golden_replay.ORDER))  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MAY_DIFFER))
+def test_answers_equal_those_of_kubernetes(outcomes: dict[str, list[Any]], name: str) -> None:
+    different = [
+        f"{item.case['id']}: {item.differences[0]}" for item in outcomes[name] if item.differences and not item.skipped
+    ]
+    assert len(different) <= MAY_DIFFER[name], "\n".join(different)
