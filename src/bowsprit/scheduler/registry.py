@@ -1,0 +1,96 @@
+"""The default plugins by name, and how more are added: by hand, by entry point or from a module path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from bowsprit.machinery.objects import Obj
+from bowsprit.scheduler.plugins.declaredfeatures import NodeDeclaredFeatures
+from bowsprit.scheduler.plugins.defaultbinder import DefaultBinder
+from bowsprit.scheduler.plugins.dynamicresources import DynamicResources
+from bowsprit.scheduler.plugins.imagelocality import ImageLocality
+from bowsprit.scheduler.plugins.interpodaffinity import InterPodAffinity
+from bowsprit.scheduler.plugins.nodeaffinity import NodeAffinity
+from bowsprit.scheduler.plugins.nodename import NodeName
+from bowsprit.scheduler.plugins.nodeports import NodePorts
+from bowsprit.scheduler.plugins.noderesources import BalancedAllocation, NodeResourcesFit
+from bowsprit.scheduler.plugins.nodeunschedulable import NodeUnschedulable
+from bowsprit.scheduler.plugins.nodevolumelimits import NodeVolumeLimits
+from bowsprit.scheduler.plugins.podtopologyspread import PodTopologySpread
+from bowsprit.scheduler.plugins.queueing import PrioritySort, SchedulingGates
+from bowsprit.scheduler.plugins.tainttoleration import TaintToleration
+from bowsprit.scheduler.plugins.volumebinding import VolumeBinding
+from bowsprit.scheduler.plugins.volumerestrictions import VolumeRestrictions
+from bowsprit.scheduler.plugins.volumezone import VolumeZone
+from bowsprit.scheduler.preemption import DefaultPreemption
+from bowsprit.scheduler.profile import Handle, PluginFactory
+
+ENTRY_POINTS = "bowsprit.scheduler.plugins"
+
+Registry = dict[str, PluginFactory]
+
+
+def _plain(kind: Callable[[], Any]) -> PluginFactory:
+    return lambda args, handle: kind()
+
+
+def in_tree() -> Registry:
+    """The default plugins (upstream NewInTreeRegistry), in the order in which they are built."""
+    return {
+        "SchedulingGates": _plain(SchedulingGates),
+        "PrioritySort": _plain(PrioritySort),
+        "NodeUnschedulable": _plain(NodeUnschedulable),
+        "NodeName": _plain(NodeName),
+        "TaintToleration": lambda args, h: TaintToleration(h.enabled("TaintTolerationComparisonOperators")),
+        "NodeAffinity": lambda args, h: NodeAffinity(args.get("addedAffinity")),
+        "NodePorts": _plain(NodePorts),
+        "NodeResourcesFit": lambda args, h: NodeResourcesFit(args, h.ignored_resources),
+        "VolumeRestrictions": lambda args, h: VolumeRestrictions(h.cache),
+        "NodeVolumeLimits": lambda args, h: NodeVolumeLimits(h.cache),
+        "VolumeBinding": VolumeBinding,
+        "VolumeZone": lambda args, h: VolumeZone(h.cache),
+        "PodTopologySpread": lambda args, h: PodTopologySpread(args),
+        "InterPodAffinity": lambda args, h: InterPodAffinity(args),
+        "DynamicResources": _plain(DynamicResources),
+        "DefaultPreemption": DefaultPreemption,
+        "NodeResourcesBalancedAllocation": lambda args, h: BalancedAllocation(args),
+        "ImageLocality": _plain(ImageLocality),
+        "DefaultBinder": lambda args, h: DefaultBinder(h),
+        "NodeDeclaredFeatures": _plain(NodeDeclaredFeatures),
+    }
+
+
+def _from_object(found: Any) -> PluginFactory:
+    """A factory from what a user registered: a factory(args, handle), or a class without arguments."""
+    if isinstance(found, type):
+        return lambda args, handle: found() if found.__init__ is object.__init__ else found(args, handle)
+
+    def build(args: Obj, handle: Handle) -> Any:
+        return found(args, handle)
+
+    return build
+
+
+def from_path(path: str) -> PluginFactory:
+    """`package.module:Attribute`, as a configuration may name a plugin. Raises ImportError or AttributeError."""
+    module, _, attribute = path.partition(":")
+    return _from_object(getattr(importlib.import_module(module), attribute))
+
+
+def from_entry_points() -> Registry:
+    """Plugins that installed distributions offer in the group `bowsprit.scheduler.plugins`."""
+    return {point.name: _from_object(point.load()) for point in entry_points(group=ENTRY_POINTS)}
+
+
+def registry(*extra: Registry) -> Registry:
+    """Default plugins, those of entry points, and `extra` ones; a name may be given only once."""
+    result = in_tree()
+    for more in (from_entry_points(), *extra):
+        for name, factory in more.items():
+            if name in result:
+                raise ValueError(f"a plugin named {name} already exists")
+            result[name] = factory
+    return result
