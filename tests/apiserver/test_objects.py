@@ -17,7 +17,15 @@ async def test_a_created_object_has_what_the_server_gives_it(client: Client) -> 
     assert reply.status == 201
     meta = reply.body["metadata"]
     assert list(reply.body) == ["kind", "apiVersion", "metadata", "spec"]
-    assert list(meta) == ["name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"]
+    assert list(meta) == [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "managedFields",
+    ]
     assert meta["generation"] == 1
     assert reply.body["spec"] == {"size": 1}
     read = await client.get(f"{WIDGETS}/a")

@@ -9,7 +9,7 @@ from typing import Any
 from bowsprit.apiserver import negotiation
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import TypeSchema
-from bowsprit.machinery import protobuf
+from bowsprit.machinery import builtin, protobuf
 from bowsprit.machinery.codec import (
     DecodeError,
     decode_json,
@@ -24,6 +24,7 @@ from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 
 _SUMMARY_BYTES = 30
+OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # upstream names the scheme in its messages; clients may match on it
 
 Known = Callable[[GroupVersionKind], bool]
@@ -61,16 +62,22 @@ def check_type(
     obj: Obj, tree: Any, gvk: GroupVersionKind, wanted: str, schema: TypeSchema | None
 ) -> tuple[Obj, list[str]]:
     """The object without what its type does not know, and the strict decoder's complaints."""
-    if not isinstance(obj.get("metadata"), dict):
-        obj["metadata"] = {} if obj.get("metadata") is None else obj["metadata"]
-    if schema is None:
-        return obj, duplicate_fields(tree)
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
     try:
-        return schema.decode(obj, tree)
+        if schema is not None:
+            return schema.decode(obj, tree)
+        return {**obj, "metadata": read_metadata(obj["metadata"])}, duplicate_fields(tree)
     except DecodeError as failure:
         raise bad_request(
             f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {wanted}: {failure}'
         ) from failure
+
+
+def read_metadata(metadata: Any) -> Obj:
+    """ObjectMeta as its Go type reads it, for types without a schema of their own. Raises DecodeError."""
+    typed: Obj = builtin.message_type(OBJECT_META).round_trip(metadata)
+    return {key: value for key, value in typed.items() if value is not None}
 
 
 def report(ctx: RequestContext, texts: list[str], prefix: str) -> None:
