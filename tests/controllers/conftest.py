@@ -1,7 +1,8 @@
-"""A cluster in memory behind the client's interface: the controllers' stories without a server.
+"""The stage of the controllers' stories: a real API server, and a cluster in memory behind the client's interface.
 
-It keeps what controllers depend on: resource versions and conflicts, finalizers, propagation policies, graceful deletion of
-pods, terminating namespaces, watches in order. It validates and defaults nothing.
+The one in memory tells faults of the controllers from faults of the server. It keeps what controllers depend on: resource
+versions and conflicts, finalizers, propagation policies, graceful deletion of pods, terminating namespaces, watches in
+order. It validates and defaults nothing.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from bowsprit.client.cache import object_key
 from bowsprit.client.config import RestConfig
+from bowsprit.client.informer import Handler, InformerFactory
 from bowsprit.client.resources import NAMESPACES, PODS
 from bowsprit.client.rest import PatchType, RestClient, WatchEvent
 from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
+from bowsprit.controlplane.options import APIServerOptions
+from bowsprit.controlplane.server import APIServer
 from bowsprit.kubelet.kubelet import Kubelet, KubeletOptions
 from bowsprit.machinery import errors
 from bowsprit.machinery.names import GroupVersionResource
@@ -43,11 +50,11 @@ KINDS = {
 }
 
 
-class MemoryCluster(RestClient):
-    """The verbs of RestClient on dicts."""
+class Stage(RestClient):
+    """What the stories look at, besides the verbs of a client: all objects, and the log of their changes."""
 
-    def __init__(self) -> None:
-        super().__init__(RestConfig(server="http://memory"))
+    def __init__(self, config: RestConfig) -> None:
+        super().__init__(config)
         self.revision = 100
         self.manager: Any = None
         self.objects: dict[tuple[str, str], dict[str, Obj]] = {}
@@ -58,9 +65,11 @@ class MemoryCluster(RestClient):
             for group, names in KINDS.items()
             for name in names.split(",")
         }
-        self._numbers = itertools.count(1)
 
-    # Helpers of the tests
+    def note(self, kind: tuple[str, str], type_: str, obj: Obj) -> None:
+        self.log.append((self.revision, kind, type_, obj))
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def all(self, gvr: GroupVersionResource, namespace: str | None = None) -> list[Obj]:
         items = self.objects.get((gvr.group, gvr.resource), {}).values()
@@ -87,7 +96,54 @@ class MemoryCluster(RestClient):
                 before = self.revision
                 await asyncio.sleep(quiet)
 
-    # Verbs
+
+class LiveCluster(Stage):
+    """A real API server; its objects are followed with informers."""
+
+    def __init__(self, config: RestConfig) -> None:
+        super().__init__(config)
+        self.informers = InformerFactory(self)
+
+    async def follow(self) -> None:
+        for group, resource in self.kinds:
+            bucket = self.objects.setdefault((group, resource), {})
+            self.informers.informer(GroupVersionResource(group, "v1", resource)).add_handler(
+                self._handler((group, resource), bucket)
+            )
+        self.informers.start()
+        await self.informers.wait_synced(10)
+
+    def _handler(self, kind: tuple[str, str], bucket: dict[str, Obj]) -> Handler:
+        def put(type_: str, obj: Obj) -> None:
+            self.revision += 1
+            bucket[object_key(obj)] = obj
+            self.note(kind, type_, obj)
+
+        def gone(obj: Obj) -> None:
+            self.revision += 1
+            bucket.pop(object_key(obj), None)
+            self.note(kind, "DELETED", obj)
+
+        return Handler(lambda obj, _: put("ADDED", obj), lambda _, obj: put("MODIFIED", obj), gone)
+
+    async def create(self, gvr: GroupVersionResource, obj: Obj, **options: Any) -> Obj:
+        kind = self.kinds.get((gvr.group, gvr.resource), ("", True))[0]
+        if not options.get("subresource"):
+            obj = {"apiVersion": gvr.api_version, "kind": kind, **obj}
+            obj["metadata"] = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
+        created = await super().create(gvr, obj, **options)
+        bucket = self.objects.get((gvr.group, gvr.resource))
+        if bucket is not None and not options.get("subresource"):
+            await self.eventually(lambda: object_key(created) in bucket)
+        return created
+
+
+class MemoryCluster(Stage):
+    """The verbs of RestClient on dicts."""
+
+    def __init__(self) -> None:
+        super().__init__(RestConfig(server="http://memory"))
+        self._numbers = itertools.count(1)
 
     async def request_json(self, method: str, path: str, **_: Any) -> Obj:
         groups: dict[str, list[Obj]] = {}
@@ -125,9 +181,7 @@ class MemoryCluster(RestClient):
     def _record(self, gvr: GroupVersionResource, type_: str, obj: Obj) -> Obj:
         self.revision += 1
         obj["metadata"]["resourceVersion"] = str(self.revision)
-        self.log.append((self.revision, (gvr.group, gvr.resource), type_, deep_copy(obj)))
-        self.changed.set()
-        self.changed = asyncio.Event()
+        self.note((gvr.group, gvr.resource), type_, deep_copy(obj))
         return cast("Obj", deep_copy(obj))
 
     async def get(self, gvr: GroupVersionResource, name: str, *, namespace: str | None = None, **_: Any) -> Obj:
@@ -347,25 +401,29 @@ def merged(target: Any, patch: Any, *, by_type: bool) -> Any:
         elif by_type and key == "conditions":
             entries = {item["type"]: item for item in result.get(key) or ()}
             for item in value:
-                entries[item["type"]] = {**entries.get(item["type"], {}), **item}
+                entries[item["type"]] = merged(entries.get(item["type"]), item, by_type=True)
             result[key] = list(entries.values())
         else:
             result[key] = merged(result.get(key), value, by_type=by_type)
     return result
 
 
-async def bind_pods(cluster: MemoryCluster, nodes: list[str]) -> None:
+async def bind_pods(cluster: Stage, nodes: list[str]) -> None:
     """A scheduler: unbound pods go to the nodes in turn."""
     turn = itertools.cycle(nodes)
     while True:
+        changed = cluster.changed
         for pod in cluster.all(PODS):
             if not pod["spec"].get("nodeName") and not pod["metadata"].get("deletionTimestamp"):
                 node = fixed_node(pod) or next(turn)
                 target = {"kind": "Node", "name": node}
                 meta = pod["metadata"]
-                body = {"metadata": {"name": meta["name"]}, "target": target}
-                await cluster.create(PODS, body, namespace=meta["namespace"], name=meta["name"], subresource="binding")
-        await cluster.changed.wait()
+                body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": target}
+                with suppress(errors.StatusError):  # gone, or bound already
+                    await cluster.create(
+                        PODS, body, namespace=meta["namespace"], name=meta["name"], subresource="binding"
+                    )
+        await changed.wait()
 
 
 def fixed_node(pod: Obj) -> str | None:
@@ -378,22 +436,50 @@ def fixed_node(pod: Obj) -> str | None:
     return None
 
 
-@pytest.fixture
-async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MemoryCluster]:
-    """All controllers, two simulated nodes, pods bound to them; namespaces default and kube-system."""
-    monkeypatch.setattr("bowsprit.controllers.namespace.NamespaceController.grace", 0.02)
+@asynccontextmanager
+async def memory_stage(_: Path) -> AsyncIterator[Stage]:
     memory = MemoryCluster()
     for name in ("default", "kube-system", "kube-node-lease"):
         await memory.create(NAMESPACES, {"metadata": {"name": name}})
-    manager = ControllerManager(memory, ControllerManagerOptions(root_ca=b"the CA"))
-    kubelet = Kubelet(lambda name: memory, KubeletOptions(nodes=("node-0", "node-1")))
-    await kubelet.start()
-    await kubelet.wait_ready(10)
-    await manager.start()
-    await manager.wait_synced(10)
-    memory.manager = manager
-    scheduler = asyncio.create_task(bind_pods(memory, ["node-0", "node-1"]))
     yield memory
-    scheduler.cancel()
-    await manager.stop()
-    await kubelet.stop()
+
+
+@asynccontextmanager
+async def server_stage(folder: Path) -> AsyncIterator[Stage]:
+    tokens = folder / "tokens"
+    tokens.write_text('admin-token,admin,1,"system:masters"\n')
+    server = APIServer(APIServerOptions(secure_port=0, cert_dir=folder, token_auth_file=tokens))
+    await server.start()
+    config = RestConfig(server=server.url, ca_data=server.serving_ca, token="admin-token", qps=0)
+    async with LiveCluster(config) as live:
+        await live.follow()
+        yield live
+        await live.informers.stop()
+    await server.stop()
+
+
+@pytest.fixture(params=["memory", "server"])
+async def cluster(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
+    """All controllers, two simulated nodes, pods bound to them; on the cluster in memory, and on a real API server."""
+    monkeypatch.setattr("bowsprit.controllers.namespace.NamespaceController.grace", 0.02)
+    async with (memory_stage if request.param == "memory" else server_stage)(tmp_path) as stage:
+        shared = request.param == "memory"
+
+        def client() -> RestClient:
+            return stage if shared else RestClient(stage.config)
+
+        for_manager = client()
+        manager = stage.manager = ControllerManager(for_manager, ControllerManagerOptions(root_ca=b"the CA"))
+        kubelet = Kubelet(lambda name: client(), KubeletOptions(nodes=("node-0", "node-1")))
+        await kubelet.start()
+        await kubelet.wait_ready(10)
+        await manager.start()
+        await manager.wait_synced(10)
+        scheduler = asyncio.create_task(bind_pods(stage, ["node-0", "node-1"]))
+        yield stage
+        scheduler.cancel()
+        await manager.stop()
+        await kubelet.stop()
+        await for_manager.close()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
-import pytest
-
-from bowsprit.client.resources import CONFIG_MAPS, NAMESPACES, NODES, PODS, SECRETS, SERVICE_ACCOUNTS
+from bowsprit.client.resources import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+)
+from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import find_condition, nested
 
@@ -94,12 +103,22 @@ async def test_an_owner_of_an_unknown_kind_proves_nothing(cluster: Any) -> None:
     assert cluster.find(CONFIG_MAPS, "child")
 
 
-async def test_kinds_that_come_later_are_collected_too(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kinds_that_come_later_are_collected_too(cluster: Any) -> None:
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    spec = {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+    }
     cluster.kinds["example.com", "widgets"] = ("Widget", True)
-    await cluster.create(
-        GroupVersionResource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), {"metadata": {"name": "w"}}
-    )
-    widget = await make(cluster, "w", gvr=WIDGETS)
+    await cluster.create(CUSTOM_RESOURCE_DEFINITIONS, {"metadata": {"name": "widgets.example.com"}, "spec": spec})
+    widget = None
+    async with asyncio.timeout(10):
+        while widget is None:
+            with suppress(NotFoundError):  # not served yet
+                widget = await make(cluster, "w", gvr=WIDGETS)
+            await asyncio.sleep(0.02)
     await make(cluster, "child", widget)
     await cluster.settle(0.6)
     assert cluster.find(CONFIG_MAPS, "child")
@@ -136,6 +155,7 @@ async def test_every_namespace_gets_its_account_and_root_ca(cluster: Any) -> Non
 
 async def test_a_namespace_goes_with_all_that_is_in_it(cluster: Any) -> None:
     await cluster.create(NAMESPACES, {"metadata": {"name": "doomed"}})
+    await cluster.eventually(lambda: cluster.find(SERVICE_ACCOUNTS, "default", "doomed"))
     await make(cluster, "held", namespace="doomed", finalizers=["example.com/hold"])
     spec = {"containers": [{"name": "c", "image": "i"}]}
     await cluster.create(PODS, {"metadata": {"name": "p", "namespace": "doomed"}, "spec": spec})

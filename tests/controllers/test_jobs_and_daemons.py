@@ -54,7 +54,7 @@ async def test_a_job_completes_and_counts_each_pod_once(cluster: Any) -> None:
     pods = cluster.all(PODS)
     assert len(pods) == 5
     assert not any(pod["metadata"].get("finalizers") for pod in pods)
-    await cluster.delete(JOBS, "j", namespace="default")
+    await cluster.delete(JOBS, "j", namespace="default", propagation_policy="Background")  # the default orphans
     await cluster.eventually(lambda: not cluster.all(PODS))
 
 
@@ -172,11 +172,12 @@ async def test_a_silent_node_is_tainted_and_its_pods_are_evicted(cluster: Any, m
     }
     await cluster.create(NODES, node)
     spec = {"nodeName": "silent", "containers": [{"name": "c", "image": "i"}]}
-    patient = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 1}]
-    await cluster.create(PODS, {"metadata": {"name": "now", "namespace": "default"}, "spec": spec})
-    await cluster.create(
-        PODS, {"metadata": {"name": "later", "namespace": "default"}, "spec": {**spec, "tolerations": patient}}
-    )
+    for name, seconds in (("now", 0), ("later", 1)):
+        toleration = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}
+        tolerations = [{**toleration, "tolerationSeconds": seconds}]
+        await cluster.create(
+            PODS, {"metadata": {"name": name, "namespace": "default"}, "spec": {**spec, "tolerations": tolerations}}
+        )
     await cluster.eventually(lambda: cluster.find(PODS, "now")["metadata"].get("deletionTimestamp"))
     ready_condition = find_condition(cluster.find(NODES, "silent"), "Ready")
     assert ready_condition is not None

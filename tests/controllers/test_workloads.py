@@ -193,7 +193,7 @@ async def test_a_replica_set_replaces_adopts_and_releases_pods(cluster: Any) -> 
 async def test_a_service_follows_its_pods(cluster: Any) -> None:
     await cluster.create(DEPLOYMENTS, deployment(replicas=2))
     ports = [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
-    spec = {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.0.0.9", "ipFamilies": ["IPv4"]}
+    spec = {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.96.0.9", "ipFamilies": ["IPv4"]}
     await cluster.create(SERVICES, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
 
     def ready() -> list[str]:

@@ -356,7 +356,7 @@ class _PodRunner:
                 written = await self._client.patch(
                     PODS,
                     name,
-                    {"metadata": {"uid": meta["uid"]}, "status": outcome.status},
+                    {"metadata": {"uid": meta["uid"]}, "status": _patch_of(outcome.status)},
                     namespace=namespace,
                     subresource="status",
                     patch_type=PatchType.STRATEGIC,
@@ -385,3 +385,9 @@ class _PodRunner:
         self._recorders[node.profile.name].event(
             about, "Warning" if event.type == "Warning" else "Normal", event.reason, event.message
         )
+
+
+def _patch_of(status: Obj) -> Obj:
+    """The status as a strategic merge patch: conditions merge by type, so what a condition no longer says must be nulled."""
+    conditions = [{"reason": None, "message": None, **condition} for condition in status.get("conditions") or ()]
+    return {**status, "conditions": conditions}
