@@ -84,7 +84,7 @@ class EventEncoder:
     def _encode(self, sort: str, hub: Obj) -> bytes:
         return self._event(sort, self._convert(self._collection.from_hub(self._version, hub)))
 
-    def _convert(self, obj: Obj) -> Obj:
+    def _convert(self, obj: Obj, include: str = "") -> Obj:
         convert = self._chosen.convert
         if convert == "Table":
             revision = obj["metadata"].get("resourceVersion")
@@ -92,7 +92,7 @@ class EventEncoder:
                 [obj],
                 self._version.printer,
                 self._now(),
-                include=self._include,
+                include=include or self._include,
                 version=self._chosen.version,
                 metadata={"resourceVersion": revision} if revision else {},
                 with_columns=not self._columns_sent,
@@ -113,7 +113,8 @@ class EventEncoder:
         if initial_end:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
         obj = {"kind": self._version.gvk.kind, "apiVersion": self._version.gvk.api_version, "metadata": metadata}
-        return self._event("BOOKMARK", self._convert(obj))
+        # A table's bookmark must carry the annotation, whatever includeObject says.
+        return self._event("BOOKMARK", self._convert(obj, "Metadata"))
 
     def error(self, status: Obj) -> bytes:
         """An ERROR event with a Status."""

@@ -117,7 +117,12 @@ class Server:
         self._http: HTTPServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._shutting_down = False
+        self.health.add("etcd", self._check_store)
         dispatch.mount_standard(self)
+
+    async def _check_store(self) -> None:
+        """The health check with upstream's name: whether the storage answers."""
+        await self.store.get("/registry/health")
 
     def set_flow_control(self, flow_schema_uid: str, priority_level_uid: str) -> None:
         """The UIDs that answers name as the flow schema and priority level that let them through."""

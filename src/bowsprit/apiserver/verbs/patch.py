@@ -34,9 +34,10 @@ from bowsprit.machinery.errors import (
 )
 from bowsprit.machinery.fielderrors import invalid as invalid_field
 from bowsprit.machinery.fielderrors import path
-from bowsprit.machinery.names import GroupKind
+from bowsprit.machinery.names import GroupKind, GroupVersionKind
 from bowsprit.machinery.objects import Obj, deep_copy
 
+_SCALE = GroupVersionKind("autoscaling", "v1", "Scale")
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -119,7 +120,7 @@ def _json_patch(operations: list[Obj]) -> Patch:
         try:
             patched: Any = jsonpatch.apply(live, operations)
         except jsonpatch.JSONPatchError as failure:
-            raise generic(422, message=str(failure)) from failure
+            raise generic(422) from failure
         return patched, texts, _sorted_json(patched)
 
     return apply
@@ -169,7 +170,9 @@ def patched_object(call: Call, apply: Patch, live: Obj) -> Obj:
             )
     if version.schema is not None:
         try:
-            patched, found = version.schema.decode(patched, patched)
+            # Upstream decodes a text whose keys are sorted: the complaints come in that order.
+            tree = orjson.loads(orjson.dumps(patched, option=orjson.OPT_SORT_KEYS))
+            patched, found = version.schema.decode(patched, tree)
         except DecodeError as failure:
             raise invalid(GroupKind("", ""), "", [invalid_field(field, shown, str(failure))]) from failure
         texts = [*texts, *(text for text in found if text not in texts)]
@@ -197,7 +200,6 @@ def _patching(call: Call, apply: Patch, options: Obj) -> mutation.Compute:
 
 def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
     applied = parse_applied(call, data)
-    check_name(call, applied)
     info = call.ctx.info
 
     async def compute(live: Obj | None) -> Obj:
@@ -244,6 +246,17 @@ def parse_applied(call: Call, data: bytes) -> Obj:
     if call.ctx.field_validation != "Ignore":
         for text in texts:
             call.ctx.warn(text)
+    version = call.version
+    given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
+    if not given.version or not given.kind:
+        raise bad_request(f"invalid object type: {given}")
+    if given != version.gvk and given != _SCALE:
+        raise bad_request(
+            f"the API version in the data ({given.api_version}) does not match the expected API version "
+            f"({version.gvk.api_version})"
+            if given.kind == version.gvk.kind
+            else f"invalid object type: {given}"
+        )
     if applied.get("metadata") is None:
         applied["metadata"] = {}
     if not isinstance(applied["metadata"], dict):
