@@ -29,12 +29,6 @@ class ReplicaSetStrategy(StatusedStrategy):
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return immutable_field(new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector"))
 
-    def selectable_field_names(self) -> frozenset[str]:
-        return frozenset({"status.replicas"})
-
-    def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"status.replicas": str((obj.get("status") or {}).get("replicas", 0))}
-
 
 def cells(obj: Obj, now: datetime) -> list[Any]:
     """Name, Desired, Current, Ready, Age, Containers, Images, Selector."""

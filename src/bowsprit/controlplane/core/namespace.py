@@ -20,6 +20,7 @@ class NamespaceStrategy(Strategy):
     """The main endpoint."""
 
     deletes_to_object = True
+    marks_grace_period = False
 
     def validate_name(self, name: str) -> list[str]:
         return is_dns1123_label(name)

@@ -31,6 +31,7 @@ class PodStrategy(Strategy):
     """The main endpoint."""
 
     has_generation = True
+    deletes_to_object = True
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

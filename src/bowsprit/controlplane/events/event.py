@@ -42,7 +42,7 @@ class EventStrategy(Strategy):
     allow_create_on_update = True
 
     def selectable_field_names(self) -> frozenset[str]:
-        return frozenset(SELECTABLE)
+        return frozenset({*SELECTABLE, *(name.replace("involvedObject", "regarding") for name in SELECTABLE[:7])})
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         about, source = obj.get("involvedObject") or {}, (obj.get("source") or {}).get("component") or ""
@@ -50,6 +50,7 @@ class EventStrategy(Strategy):
             f"involvedObject.{name.rpartition('.')[2]}": about.get(name.rpartition(".")[2]) or ""
             for name in SELECTABLE[:7]
         }
+        fields |= {name.replace("involvedObject", "regarding"): value for name, value in fields.items()}
         reporter = obj.get("reportingComponent") or ""
         return {
             **fields,
