@@ -39,6 +39,9 @@ class Observer(Protocol):
     def dialled(self, seconds: float) -> None:
         """``dial_duration_seconds``."""
 
+    def frontend_wrote(self, seconds: float) -> None:
+        """``frontend_write_duration_seconds``."""
+
     def connection_ended(self, seconds: float) -> None:
         """``connection_duration_seconds``."""
 
@@ -345,7 +348,9 @@ class Router:
             return  # the client is gone; CLOSE_REQ follows its last data
         link.undelivered += size
         self.packets[TO_CLIENT, PacketType.DATA] += 1
+        start = self._clock()
         frontend.port.deliver(link, packet)
+        self._observer.frontend_wrote(self._clock() - start)
         if link.undelivered > self._buffer_limit:
             if backend.extended and link.undelivered > self.window + _SLACK:
                 self._cut(link, "the agent sent more than it was granted")

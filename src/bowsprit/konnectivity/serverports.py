@@ -32,7 +32,9 @@ _FLUSH_DEADLINE = 60.0
 class AgentStream:
     """An agent's Connect stream: a stream handler and the router's port at once."""
 
-    def __init__(self, router: Router, protocol: GrpcProtocol, stream: Stream, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, router: Router, protocol: GrpcProtocol, stream: Stream, on_end: Callable[[Status], None]
+    ) -> None:
         self._router = router
         self._protocol = protocol
         self._stream = stream
@@ -92,7 +94,7 @@ class AgentStream:
         if self.backend is not None:
             self.backend.last_error = "" if status.ok else status.message
             self._router.agent_gone(self.backend)
-        self._on_end()
+        self._on_end(status)
 
 
 class GrpcFrontend:
@@ -100,7 +102,9 @@ class GrpcFrontend:
 
     half_close = False
 
-    def __init__(self, router: Router, protocol: GrpcProtocol, stream: Stream, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, router: Router, protocol: GrpcProtocol, stream: Stream, on_end: Callable[[Status], None]
+    ) -> None:
         self._router = router
         self._protocol = protocol
         self._stream = stream
@@ -168,17 +172,24 @@ class GrpcFrontend:
     def ended(self, stream: Stream, status: Status, trailers: Metadata) -> None:
         self._protocol.stream_done(stream)
         self._router.frontend_gone(self.frontend)
-        self._on_end()
+        self._on_end(status)
 
 
 class HttpFrontend(asyncio.BufferedProtocol):
     """One HTTP CONNECT connection. ``peers`` is the server's set of them."""
 
-    def __init__(self, router: Router, peers: set[HttpFrontend], limit: int = 16_384) -> None:
+    def __init__(
+        self,
+        router: Router,
+        peers: set[HttpFrontend],
+        limit: int = 16_384,
+        on_count: Callable[[int], None] = lambda count: None,
+    ) -> None:
         self._router = router
         self._peers = peers
         self._loop = asyncio.get_running_loop()
         self._limit = limit
+        self._on_count = on_count
         self._transport: asyncio.Transport | None = None
         self._parser: httpconnect.HttpConnectParser | None = httpconnect.HttpConnectParser(
             lambda: formatdate(usegmt=True)
@@ -203,6 +214,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._peers.add(self)
+        self._on_count(len(self._peers))
         self._transport.set_write_buffer_limits(high=_HTTP_HIGH_WATER)
         self.half_close = self._transport.get_extra_info("ssl_object") is None
         self._timer = self._loop.call_later(httpconnect.HEADER_TIMEOUT, self.abort)
@@ -241,6 +253,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._peers.discard(self)
+        self._on_count(len(self._peers))
         self._stop_timer()
         self._out.clear()
         self._router.frontend_gone(self.frontend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl as tls
 from collections.abc import Callable, Coroutine
@@ -89,10 +90,12 @@ class Channel:
             async with asyncio.timeout(timeout):
                 transport, protocol = await opening
         except TimeoutError:
-            raise GrpcError(StatusCode.UNAVAILABLE, f"error while dialing: dial {target}: i/o timeout") from None
+            raise _unreachable(target, "i/o timeout") from None
         except (OSError, tls.SSLError) as exc:
-            reason = (getattr(exc, "strerror", None) or str(exc)).lower()
-            raise GrpcError(StatusCode.UNAVAILABLE, f"error while dialing: dial {target}: {reason}") from exc
+            number = (
+                exc.errno if isinstance(exc, OSError) and not isinstance(exc, (tls.SSLError, socket.gaierror)) else None
+            )
+            raise _unreachable(target, f"connect: {os.strerror(number).lower()}" if number else str(exc)) from exc
         negotiated = transport.get_extra_info("ssl_object")
         if negotiated is not None and negotiated.selected_alpn_protocol() not in ("h2", None):
             transport.abort()
@@ -150,6 +153,12 @@ class Channel:
         """Close the connection; open calls end with UNAVAILABLE."""
         self.protocol.close()
         await asyncio.sleep(0)
+
+
+def _unreachable(target: str, reason: str) -> GrpcError:
+    """As grpc-go words it."""
+    text = f'connection error: desc = "transport: Error while dialing: dial {target}: {reason}"'
+    return GrpcError(StatusCode.UNAVAILABLE, text)
 
 
 def _factory(options: Options | None) -> Callable[[], GrpcProtocol]:

@@ -63,13 +63,19 @@ class Server:
         factory = self._handlers.get("".join(md.values(headers, ":path")))
         return None if factory is None else factory(protocol, stream, headers)
 
+    def drain(self) -> None:
+        """Stop listening and tell clients to open no more calls (GOAWAY)."""
+        for listener in self._listeners:
+            listener.close()
+        for protocol in list(self.protocols):
+            protocol.drain()
+
     async def stop(self, grace: float = 0.0) -> None:
         """Stop listening; with ``grace`` seconds for open calls (GOAWAY), then close every connection."""
         for listener in self._listeners:
             listener.close()
         if grace > 0:
-            for protocol in list(self.protocols):
-                protocol.drain()
+            self.drain()
             for _ in range(int(grace / _POLL)):
                 if not any(protocol.connection.streams for protocol in self.protocols):
                     break
