@@ -25,7 +25,8 @@ SCHEDULER = "scheduler"
 _NODES_GROUP = "system:nodes"
 _IDENTITIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", ("system:masters",)),
-    CONTROLLER_MANAGER: ("system:kube-controller-manager", ()),
+    # Its controllers act with one identity; upstream gives each a ServiceAccount of its own, bound to just what it needs.
+    CONTROLLER_MANAGER: ("system:kube-controller-manager", ("system:masters",)),
     SCHEDULER: ("system:kube-scheduler", ()),
 }
 

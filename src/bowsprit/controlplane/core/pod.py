@@ -8,9 +8,11 @@ from typing import Any
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_pod_spec, default_requests
+from bowsprit.controlplane.core.podvalidation import validate_pod, validate_pod_status_update, validate_pod_update
 from bowsprit.controlplane.core.qos import qos_class
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.objects import Obj, find_condition
 
@@ -64,6 +66,12 @@ class PodStrategy(Strategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return validate_pod(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validate_pod_update(new, old)
+
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset(SELECTABLE)
 
@@ -105,6 +113,9 @@ class PodStatusStrategy(StatusStrategy):
         if not status.get("qosClass"):
             status["qosClass"] = (old.get("status") or {}).get("qosClass") or qos_class(new["spec"])
 
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validate_pod_status_update(new, old)
+
 
 class PodEphemeralContainersStrategy(StatusStrategy):
     """``/ephemeralcontainers``: only the ephemeral containers of the spec change."""
@@ -120,6 +131,9 @@ class PodEphemeralContainersStrategy(StatusStrategy):
             new["spec"]["ephemeralContainers"] = wanted
         else:
             new["spec"].pop("ephemeralContainers", None)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validate_pod_update(new, old, "ephemeralcontainers")
 
 
 class PodResizeStrategy(StatusStrategy):
@@ -145,6 +159,9 @@ class PodResizeStrategy(StatusStrategy):
                     }
                     for item in old["spec"][field]
                 ]
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validate_pod_update(new, old, "resize")
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -6,9 +6,12 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.core.servicevalidation import validate_service, validate_service_update
 from bowsprit.controlplane.printing import NONE, age_of, labels_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy, copy_field
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_dns1035_label
 
 
 class ServiceStrategy(StatusedStrategy):
@@ -48,6 +51,15 @@ class ServiceStrategy(StatusedStrategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
         keep_allocations(new, old)
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_dns1035_label(name)
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return validate_service(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validate_service_update(new, old)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"spec.clusterIP", "spec.type"})

@@ -1,0 +1,381 @@
+"""Rules for pods, their updates, and pod templates (upstream ValidatePod*, pkg/apis/core/validation)."""
+
+from __future__ import annotations
+
+from bowsprit.controlplane.core.affinityrules import affinity_errors, spreading_errors, toleration_errors
+from bowsprit.controlplane.core.containerrules import common_errors, container_errors, seccomp_errors, user_errors
+from bowsprit.controlplane.core.qos import qos_class
+from bowsprit.controlplane.core.resourcerules import NOT_NEGATIVE, amount_errors
+from bowsprit.controlplane.core.volumerules import volume_errors
+from bowsprit.controlplane.labelrules import label_errors, name_errors
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, Path, path
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.selectors import LabelSelector, SelectorError
+from bowsprit.machinery.validation import (
+    is_dns1123_label,
+    is_dns1123_subdomain,
+    is_qualified_name,
+    is_valid_ip,
+)
+
+_RESTART_POLICIES = ["Always", "OnFailure", "Never"]
+_DNS_POLICIES = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]
+_MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
+_LARGEST_DEADLINE = 2147483647
+UPDATE_DETAIL = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+
+
+def validate_pod(obj: Obj) -> list[FieldError]:
+    """A pod to be created."""
+    spec, where = obj.get("spec") or {}, path("spec")
+    errors = pod_spec_errors(spec, where)
+    if spec.get("ephemeralContainers"):
+        errors.append(fielderrors.forbidden(where.child("ephemeralContainers"), "cannot be set on create"))
+    if spec.get("nodeName") and spec.get("schedulingGates"):
+        detail = "cannot be set until all schedulingGates have been cleared"
+        errors.append(fielderrors.forbidden(where.child("nodeName"), detail))
+    return errors
+
+
+def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
+    """A PodSpec."""
+    errors = volume_errors(spec.get("volumes") or [], where.child("volumes"))
+    volumes = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
+    if not spec.get("containers"):
+        errors.append(fielderrors.required(where.child("containers")))
+    names: set[str] = set()
+    # Regular containers first: upstream reports a clash at the init container.
+    errors += container_errors(spec.get("containers") or [], where.child("containers"), volumes, spec, names)
+    errors += container_errors(
+        spec.get("initContainers") or [], where.child("initContainers"), volumes, spec, names, init=True
+    )
+    errors += _ephemeral(spec, where.child("ephemeralContainers"), names)
+    errors += _policies(spec, where)
+    errors += label_errors(spec.get("nodeSelector"), where.child("nodeSelector"))
+    errors += _security(spec, where)
+    errors += _names(spec, where)
+    errors += affinity_errors(spec.get("affinity"), where.child("affinity"))
+    errors += toleration_errors(spec.get("tolerations") or [], where.child("tolerations"))
+    errors += spreading_errors(spec.get("topologySpreadConstraints") or [], where.child("topologySpreadConstraints"))
+    errors += _dns_config(spec, where.child("dnsConfig"))
+    errors += _gates(spec, where)
+    for name, text in (spec.get("overhead") or {}).items():
+        errors += amount_errors(name, text, where.child("overhead").key(name))
+    return errors
+
+
+def _ephemeral(spec: Obj, where: Path, names: set[str]) -> list[FieldError]:
+    errors: list[FieldError] = []
+    volumes = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
+    targets = {item.get("name") for kind in ("containers", "initContainers") for item in spec.get(kind) or ()}
+    for index, container in enumerate(spec.get("ephemeralContainers") or ()):
+        place = where.index(index)
+        errors += common_errors(container, place, volumes, spec, names)
+        target = container.get("targetContainerName")
+        if target and target not in targets:
+            errors.append(fielderrors.not_found(place.child("targetContainerName"), target))
+        for field in ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
+            if container.get(field):
+                errors.append(fielderrors.forbidden(place.child(field), "cannot be set for an Ephemeral Container"))
+        if any((container.get("resources") or {}).get(kind) for kind in ("limits", "requests", "claims")):
+            errors.append(fielderrors.forbidden(place.child("resources"), "cannot be set for an Ephemeral Container"))
+        names.add(container.get("name", ""))
+    return errors
+
+
+def _policies(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field, supported in (("restartPolicy", _RESTART_POLICIES), ("dnsPolicy", _DNS_POLICIES)):
+        value = spec.get(field, "")
+        if not value:
+            errors.append(fielderrors.required(where.child(field)))
+        elif value not in supported:
+            errors.append(fielderrors.not_supported(where.child(field), value, supported))
+    preemption = spec.get("preemptionPolicy")
+    if preemption not in (None, "Never", "PreemptLowerPriority"):
+        supported = ["Never", "PreemptLowerPriority"]
+        errors.append(fielderrors.not_supported(where.child("preemptionPolicy"), preemption, supported))
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and not 1 <= deadline <= _LARGEST_DEADLINE:
+        detail = f"must be between 1 and {_LARGEST_DEADLINE}, inclusive"
+        errors.append(fielderrors.invalid(where.child("activeDeadlineSeconds"), deadline, detail))
+    os_name = (spec.get("os") or {}).get("name")
+    if spec.get("os") is not None and os_name not in ("linux", "windows"):
+        place = where.child("os", "name")
+        errors.append(
+            fielderrors.not_supported(place, os_name, ["linux", "windows"]) if os_name else fielderrors.required(place)
+        )
+    return errors
+
+
+def _security(spec: Obj, where: Path) -> list[FieldError]:
+    context = spec.get("securityContext") or {}
+    place = where.child("securityContext")
+    errors = user_errors(context, place)
+    group = context.get("fsGroup")
+    if group is not None and not 0 <= group <= _LARGEST_DEADLINE:
+        errors.append(fielderrors.invalid(place.child("fsGroup"), group, "must be between 0 and 2147483647, inclusive"))
+    for index, extra in enumerate(context.get("supplementalGroups") or ()):
+        if not 0 <= extra <= _LARGEST_DEADLINE:
+            spot = place.child("supplementalGroups").index(index)
+            errors.append(fielderrors.invalid(spot, extra, "must be between 0 and 2147483647, inclusive"))
+    seen: set[str] = set()
+    for index, sysctl in enumerate(context.get("sysctls") or ()):
+        name, spot = sysctl.get("name", ""), place.child("sysctls").index(index).child("name")
+        if not name:
+            errors.append(fielderrors.required(spot))
+        elif name in seen:
+            errors.append(fielderrors.duplicate(spot, name))
+        seen.add(name)
+    change = context.get("fsGroupChangePolicy")
+    if change not in (None, "Always", "OnRootMismatch"):
+        errors.append(
+            fielderrors.not_supported(place.child("fsGroupChangePolicy"), change, ["Always", "OnRootMismatch"])
+        )
+    errors += seccomp_errors(context.get("seccompProfile"), place.child("seccompProfile"))
+    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
+        detail = "ShareProcessNamespace and HostPID cannot both be enabled"
+        errors.append(fielderrors.invalid(where.child("shareProcessNamespace"), True, detail))
+    if spec.get("hostUsers") is False:
+        for field in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(field):
+                errors.append(fielderrors.forbidden(where.child(field), "when `hostUsers` is false"))
+    return errors
+
+
+def _names(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field in ("serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"):
+        if spec.get(field):
+            errors += name_errors(spec[field], where.child(field), is_dns1123_subdomain)
+    for field in ("hostname", "subdomain"):
+        if spec.get(field):
+            errors += name_errors(spec[field], where.child(field), is_dns1123_label)
+    for index, alias in enumerate(spec.get("hostAliases") or ()):
+        place = where.child("hostAliases").index(index)
+        errors += [
+            fielderrors.invalid(place.child("ip"), alias.get("ip", ""), text)
+            for text in is_valid_ip(alias.get("ip", ""))
+        ]
+        for position, hostname in enumerate(alias.get("hostnames") or ()):
+            errors += name_errors(hostname, place.child("hostnames").index(position), is_dns1123_subdomain)
+    for index, gate in enumerate(spec.get("readinessGates") or ()):
+        kind = gate.get("conditionType", "")
+        place = where.child("readinessGates").index(index).child("conditionType")
+        errors += [fielderrors.invalid(place, kind, text) for text in is_qualified_name(kind)]
+    return errors
+
+
+def _dns_config(spec: Obj, where: Path) -> list[FieldError]:
+    config = spec.get("dnsConfig") or {}
+    errors: list[FieldError] = []
+    servers = config.get("nameservers") or []
+    if spec.get("dnsPolicy") == "None" and not servers:
+        detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        errors.append(fielderrors.required(where.child("nameservers") if config else where, detail))
+    if len(servers) > _MOST_NAMESERVERS:
+        detail = f"must not have more than {_MOST_NAMESERVERS} nameservers"
+        errors.append(fielderrors.invalid(where.child("nameservers"), servers, detail))
+    for index, server in enumerate(servers):
+        errors += [
+            fielderrors.invalid(where.child("nameservers").index(index), server, text) for text in is_valid_ip(server)
+        ]
+    searches = config.get("searches") or []
+    if len(searches) > _MOST_SEARCHES:
+        detail = f"must not have more than {_MOST_SEARCHES} search paths"
+        errors.append(fielderrors.invalid(where.child("searches"), searches, detail))
+    if len(" ".join(searches)) > _SEARCH_CHARACTERS:
+        detail = f"must not have more than {_SEARCH_CHARACTERS} characters (including spaces) in the search list"
+        errors.append(fielderrors.invalid(where.child("searches"), searches, detail))
+    for index, search in enumerate(searches):
+        if search != ".":
+            errors += name_errors(search.removesuffix("."), where.child("searches").index(index), is_dns1123_subdomain)
+    for index, option in enumerate(config.get("options") or ()):
+        if not option.get("name"):
+            errors.append(fielderrors.required(where.child("options").index(index), "must not be empty"))
+    return errors
+
+
+def _gates(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[str] = set()
+    for index, gate in enumerate(spec.get("schedulingGates") or ()):
+        name, place = gate.get("name", ""), where.child("schedulingGates").index(index)
+        errors += [fielderrors.invalid(place, name, text) for text in is_qualified_name(name)]
+        if name in seen:
+            errors.append(fielderrors.duplicate(place, name))
+        seen.add(name)
+    return errors
+
+
+def validate_pod_update(new: Obj, old: Obj, subresource: str = "") -> list[FieldError]:
+    """A change of the spec, through the main endpoint or a subresource."""
+    where = path("spec")
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    errors = pod_spec_errors(after, where)
+    if subresource == "resize":
+        if qos_class(after) != (old.get("status") or {}).get("qosClass", qos_class(before)):
+            detail = "Pod QOS Class may not change as a result of resizing"
+            errors.append(fielderrors.invalid(where, (old.get("status") or {}).get("qosClass", ""), detail))
+        return errors
+    if subresource == "ephemeralcontainers":
+        return errors + _ephemeral_update(after, before, where.child("ephemeralContainers"))
+    for field in ("containers", "initContainers"):
+        if len(after.get(field) or ()) != len(before.get(field) or ()):
+            return [fielderrors.forbidden(where.child(field), "pod updates may not add or remove containers")]
+    for index, container in enumerate(after.get("containers") or ()):
+        if not container.get("image"):
+            errors.append(fielderrors.required(where.child("containers").index(index).child("image")))
+    errors += _deadline_update(after, before, where.child("activeDeadlineSeconds"))
+    errors += _tolerations_update(after, before, where.child("tolerations"))
+    errors += _gates_update(after, before, where.child("schedulingGates"))
+    if errors:
+        return errors
+    return [] if _pinned(after, before) == _pinned(before, before) else [fielderrors.forbidden(where, UPDATE_DETAIL)]
+
+
+def _pinned(spec: Obj, before: Obj) -> Obj:
+    """The spec with the parts that may change put back."""
+    result = dict(spec)
+    gated = bool(before.get("schedulingGates"))
+    for field in ("containers", "initContainers"):
+        if field in result:
+            result[field] = [
+                {key: value for key, value in item.items() if key != "image"} for item in result[field] or ()
+            ]
+    for field in ("activeDeadlineSeconds", "tolerations", "schedulingGates"):
+        result.pop(field, None)
+    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and result.get("terminationGracePeriodSeconds") == 1:
+        result["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"]
+    if gated:
+        # Gated pods may still be steered (KEP-3838): checked separately for only narrowing it.
+        if _narrows(before.get("nodeSelector") or {}, result.get("nodeSelector") or {}):
+            result.pop("nodeSelector", None)
+        result.pop("affinity", None)
+    return {key: value for key, value in result.items() if value not in (None, [], {})}
+
+
+def _narrows(before: Obj, after: Obj) -> bool:
+    return all(after.get(key) == value for key, value in before.items())
+
+
+def _deadline_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
+    new, old = after.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds")
+    if new is not None and old is not None and new > old:
+        return [fielderrors.invalid(where, new, "must be less than or equal to previous value")]
+    if new is None and old is not None:
+        return [fielderrors.invalid(where, None, "must not update from a positive integer to nil value")]
+    return []
+
+
+def _tolerations_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
+    new, old = after.get("tolerations") or [], before.get("tolerations") or []
+
+    def bare(toleration: Obj) -> Obj:
+        return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+
+    kept = [bare(item) for item in new]
+    if all(bare(item) in kept for item in old):
+        return []
+    return [fielderrors.forbidden(where, "existing toleration can not be modified except its tolerationSeconds")]
+
+
+def _gates_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
+    old = {gate.get("name") for gate in before.get("schedulingGates") or ()}
+    added = [gate.get("name") for gate in after.get("schedulingGates") or () if gate.get("name") not in old]
+    if not added:
+        return []
+    detail = f"only deletion is allowed, but found new scheduling gate '{added[0]}'"
+    return [fielderrors.forbidden(where.index(0), detail)]
+
+
+def _ephemeral_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
+    new = {item.get("name"): item for item in after.get("ephemeralContainers") or ()}
+    errors: list[FieldError] = []
+    for old in before.get("ephemeralContainers") or ():
+        found = new.get(old.get("name"))
+        if found is None:
+            detail = f"existing ephemeral containers {_quoted(old.get('name'))} may not be removed\n"
+            errors.append(fielderrors.forbidden(where, detail))
+        elif found != old:
+            detail = f"existing ephemeral containers {_quoted(old.get('name'))} may not be changed\n"
+            errors.append(fielderrors.forbidden(where, detail))
+    return errors
+
+
+def _quoted(name: object) -> str:
+    return f'"{name}"'
+
+
+def validate_pod_status_update(new: Obj, old: Obj) -> list[FieldError]:
+    """A change of the status."""
+    errors: list[FieldError] = []
+    status, where = new.get("status") or {}, path("status")
+    nominated = status.get("nominatedNodeName")
+    if nominated:
+        errors += name_errors(nominated, where.child("nominatedNodeName"), is_dns1123_subdomain)
+    before = old.get("status") or {}
+    if before.get("qosClass") and status.get("qosClass") != before["qosClass"]:
+        errors.append(fielderrors.invalid(where.child("qosClass"), status.get("qosClass", ""), "field is immutable"))
+    for index, item in enumerate(status.get("podIPs") or ()):
+        place = where.child("podIPs").index(index)
+        errors += [fielderrors.invalid(place, item.get("ip", ""), text) for text in is_valid_ip(item.get("ip", ""))]
+    return errors
+
+
+def template_errors(template: Obj | None, where: Path) -> list[FieldError]:
+    """A PodTemplateSpec."""
+    template = template or {}
+    meta = template.get("metadata") or {}
+    errors = label_errors(meta.get("labels"), where.child("labels"))
+    for key in meta.get("annotations") or {}:
+        errors += [
+            fielderrors.invalid(where.child("annotations"), key, text) for text in is_qualified_name(key.lower())
+        ]
+    spec = template.get("spec") or {}
+    errors += pod_spec_errors(spec, where.child("spec"))
+    if spec.get("ephemeralContainers"):
+        detail = "ephemeral containers not allowed in pod template"
+        errors.append(fielderrors.forbidden(where.child("spec", "ephemeralContainers"), detail))
+    return errors
+
+
+def workload_template_errors(spec: Obj, where: Path, *, always: bool = True) -> list[FieldError]:
+    """The template of a workload: labels under the selector, restart policy Always, no deadline.
+
+    Args:
+        spec: with ``selector`` (a LabelSelector) and ``template``.
+        where: the path of the spec.
+        always: only restartPolicy Always is allowed.
+    """
+    template, place = spec.get("template"), where.child("template")
+    if template is None:
+        return [fielderrors.required(place)]
+    errors: list[FieldError] = []
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    try:
+        selector = LabelSelector.from_obj(spec.get("selector") or {})
+    except SelectorError:
+        selector = None
+    if selector is not None and not selector.is_empty() and not selector.matches(labels):
+        detail = "`selector` does not match template `labels`"
+        errors.append(fielderrors.invalid(place.child("metadata", "labels"), labels, detail))
+    errors += template_errors(template, place)
+    pod = template.get("spec") or {}
+    if always and pod.get("restartPolicy") != "Always":
+        spot = place.child("spec", "restartPolicy")
+        errors.append(fielderrors.not_supported(spot, pod.get("restartPolicy", ""), ["Always"]))
+    if pod.get("activeDeadlineSeconds") is not None:
+        detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
+        errors.append(fielderrors.forbidden(place.child("spec", "activeDeadlineSeconds"), detail))
+    return errors
+
+
+def not_negative(value: int | None, where: Path) -> list[FieldError]:
+    """A count."""
+    return [fielderrors.invalid(where, value, NOT_NEGATIVE)] if value is not None and value < 0 else []
