@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -447,7 +448,8 @@ async def memory_stage(_: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def server_stage(folder: Path) -> AsyncIterator[Stage]:
     tokens = folder / "tokens"
-    tokens.write_text('admin-token,admin,1,"system:masters"\n')
+    nodes = "".join(f'{name}-token,system:node:{name},{name},"system:nodes"\n' for name in ("node-0", "node-1"))
+    tokens.write_text('admin-token,admin,1,"system:masters"\n' + nodes)
     server = APIServer(APIServerOptions(secure_port=0, cert_dir=folder, token_auth_file=tokens))
     await server.start()
     config = RestConfig(server=server.url, ca_data=server.serving_ca, token="admin-token", qps=0)
@@ -467,12 +469,12 @@ async def cluster(
     async with (memory_stage if request.param == "memory" else server_stage)(tmp_path) as stage:
         shared = request.param == "memory"
 
-        def client() -> RestClient:
-            return stage if shared else RestClient(stage.config)
+        def client(token: str = "admin-token") -> RestClient:
+            return stage if shared else RestClient(replace(stage.config, token=token))
 
         for_manager = client()
         manager = stage.manager = ControllerManager(for_manager, ControllerManagerOptions(root_ca=b"the CA"))
-        kubelet = Kubelet(lambda name: client(), KubeletOptions(nodes=("node-0", "node-1")))
+        kubelet = Kubelet(lambda name: client(f"{name}-token"), KubeletOptions(nodes=("node-0", "node-1")))
         await kubelet.start()
         await kubelet.wait_ready(10)
         await manager.start()

@@ -15,8 +15,10 @@ from bowsprit.client.leaderelection import LeaderElectionConfig, LeaderElector, 
 from bowsprit.client.rest import RestClient
 from bowsprit.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from bowsprit.controllers.controller import Controller, ControllerContext
+from bowsprit.controllers.cronjob import CronJobController
 from bowsprit.controllers.daemonset import DaemonSetController
 from bowsprit.controllers.deployment import DeploymentController
+from bowsprit.controllers.disruption import DisruptionController
 from bowsprit.controllers.endpoints import EndpointsController
 from bowsprit.controllers.endpointslice import EndpointSliceController, EndpointSliceMirroringController
 from bowsprit.controllers.garbagecollector import GarbageCollector
@@ -29,8 +31,10 @@ from bowsprit.controllers.nodelifecycle import (
     TaintEvictionController,
 )
 from bowsprit.controllers.replicaset import ReplicaSetController, ReplicationControllerController
+from bowsprit.controllers.resourcequota import ResourceQuotaController
 from bowsprit.controllers.root_ca import RootCACertPublisher
 from bowsprit.controllers.serviceaccount import ServiceAccountController
+from bowsprit.controllers.statefulset import StatefulSetController
 from bowsprit.controllers.ttl_after_finished import TTLAfterFinishedController
 
 log = logging.getLogger(__name__)
@@ -49,9 +53,13 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     DaemonSetController,
     JobController,
     TTLAfterFinishedController,
+    CronJobController,
+    StatefulSetController,
     NodeLifecycleController,
     TaintEvictionController,
     PodGarbageCollector,
+    DisruptionController,
+    ResourceQuotaController,
     GarbageCollector,  # last: it shares the informers of the others
 )
 
