@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "kubelet": ("bowsprit.cli.kubelet:kubelet", "Run simulated nodes."),
     "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
+    "konnectivity": (
+        "bowsprit.cli.konnectivity:konnectivity",
+        "Reach into the cluster's network: server, agent, manifests.",
+    ),
     "completion": ("bowsprit.cli.completion:completion", "Print the shell code that completes commands."),
 }
 
