@@ -329,7 +329,9 @@ class Replayer:
             want = response["body"]
             if not case["id"].startswith("apply/"):
                 want, got = strip_managed_fields(want), strip_managed_fields(got)
-            want, got = show_tokens(mask(want, free)), show_tokens(mask(got, free))
+            if self._hooks is not None:  # it listens on another port than the recorded one
+                got = json.loads(json.dumps(got).replace(self._hooks.host, _HOOK_HOST))
+            want, got = mask(show_tokens(want), free), mask(show_tokens(got), free)
             told += differences(want, got)
         elif "bodyText" in response:
             want_text, text = response["bodyText"], body.decode("utf-8", "replace")
@@ -422,9 +424,6 @@ class Replayer:
             await self._exchange(case, outcome)
         finally:
             await self._admin("DELETE", f"{collection}/g-hook")
-        outcome.differences[:] = [
-            text for text in outcome.differences if text.replace(self._hooks.host, _HOOK_HOST) not in _equal_texts(text)
-        ]
         want = [self._review(item) for item in case["seenByWebhook"]]
         got = [self._review(item) for item in self._hooks.seen]
         outcome.differences += differences(want, got, "seenByWebhook")
@@ -445,12 +444,6 @@ _FREE_OF_REVIEW = [
     for obj in ("object", "oldObject")
     for name in ("uid", "creationTimestamp", "resourceVersion")
 ]
-
-
-def _equal_texts(text: str) -> tuple[str, ...]:
-    """A difference `got "a", want "a"` that only came from the port is none."""
-    found = re.search(r"got (\".*\"), want (\".*\")$", text)
-    return (text,) if not found else ()
 
 
 class Webhooks:
@@ -495,7 +488,7 @@ class Webhooks:
         answer: dict[str, Any] = {"uid": body["request"]["uid"], "allowed": True}
         match request.path:
             case "/deny":
-                answer |= {"allowed": False, "status": {"code": 418, "message": "not today"}}
+                answer |= {"allowed": False, "status": {"code": 418, "message": "not today", "reason": "Forbidden"}}
             case "/warn":
                 answer["warnings"] = ["watch out", "second"]
             case "/500":

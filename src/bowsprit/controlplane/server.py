@@ -8,11 +8,16 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
+import random
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from bowsprit.apiserver.admission.chain import Plugin
+from bowsprit.apiserver.admission.hookclient import HookClient
+from bowsprit.apiserver.admission.policy import ValidatingAdmissionPolicy
+from bowsprit.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.authentication.serviceaccount import TokenIssuer
 from bowsprit.apiserver.collection import World
@@ -38,9 +43,10 @@ from bowsprit.controlplane.hooks import PostStartHooks
 from bowsprit.controlplane.identity import Identity, build_identity
 from bowsprit.controlplane.kinds import built_in_resources
 from bowsprit.controlplane.options import APIServerOptions
+from bowsprit.controlplane.serviceresolver import ServiceResolver
 from bowsprit.controlplane.serving import service_address, serving_files, token_settings
 from bowsprit.controlplane.version import VERSION
-from bowsprit.machinery.names import GroupResource
+from bowsprit.machinery.names import GroupResource, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.time import format_time
 from bowsprit.pki.files import read_file
@@ -81,6 +87,7 @@ class APIServer:
         self._address = ("", 0)
         self._duties: list[asyncio.Task[None]] = []
         self._serving: ServingContext | None = None
+        self._hooks: HookClient | None = None
 
     # -- what others need to know --------------------------------------------------------------------------------------
 
@@ -139,6 +146,13 @@ class APIServer:
             world=self._world,
         )
         client = server.registry.client()
+        resolver = ServiceResolver(
+            listers,
+            endpoints=options.enable_aggregator_routing,
+            choose=random.randrange,
+            own=lambda: (options.advertised, self.port),
+        )
+        hooks = self._hooks = HookClient(resolver.resolve)
         server.admission = build_chain(
             Surroundings(
                 listers,
@@ -146,12 +160,14 @@ class APIServer:
                 lambda: "".join(self._world.choose("bcdfghjklmnpqrstvwxz2456789", 5)),
                 _quota_writer(client),
                 _namespace_maker(client),
-                {},
+                self._calling_plugins(listers, hooks),
             ),
             options.enable_admission_plugins,
             options.disable_admission_plugins,
         )
         await self._add_kinds(server, identity, listers, client)
+        for name in ("loopback-serving-certificate", "etcd"):
+            server.health.add(name, self._check_store if name == "etcd" else _nothing)
         self._serving = ServingContext(files.cert, files.key, configure=_ask_for_certificates)
         self._address = await server.start(options.bind_address, options.secure_port, self._serving.context)
         self._mount_token_documents(server, identity)
@@ -167,6 +183,8 @@ class APIServer:
         self._duties.clear()
         if self._server is not None:
             await self._server.stop()
+        if self._hooks is not None:
+            await self._hooks.close()
         if self._store is not None and self._given_store is None:
             await self._store.close()
             self._store = None
@@ -211,6 +229,19 @@ class APIServer:
 
     def _service_cidrs(self) -> list[str]:
         return [text.strip() for text in self.options.service_cluster_ip_range.split(",")]
+
+    def _calling_plugins(self, listers: Listers, hooks: HookClient) -> dict[str, Plugin]:
+        return {
+            "MutatingAdmissionWebhook": MutatingAdmissionWebhook(listers, hooks, self._world.uid),
+            "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(listers, hooks, self._world.uid),
+            "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(listers, self._find_kind),
+        }
+
+    def _find_kind(self, gvk: GroupVersionKind) -> tuple[GroupResource, bool] | None:
+        for endpoint in self.server.registry.endpoints(gvk.group, gvk.version):
+            if endpoint.version.gvk == gvk and endpoint.resource.virtual is None:
+                return endpoint.resource.gr, endpoint.resource.namespaced
+        return None
 
     def _bootstrap_options(self, identity: Identity) -> BootstrapOptions:
         options = self.options
@@ -261,6 +292,11 @@ class APIServer:
         server.mount(CONFIGURATION_PATH, configuration)
         server.mount(KEYS_PATH, keys)
 
+    async def _check_store(self) -> None:
+        """The check that upstream calls etcd: whether the store answers."""
+        if self._store is not None:
+            await self._store.get("/registry/health")
+
     # -- duties that go on ---------------------------------------------------------------------------------------------
 
     def _watch_over(self, bootstrap: Bootstrap) -> None:
@@ -268,6 +304,10 @@ class APIServer:
             asyncio.create_task(_every(_NAMESPACES_EVERY, bootstrap.namespaces), name="system-namespaces"),
             asyncio.create_task(_every(_LEASE_EVERY, lambda: self._renew_lease(bootstrap)), name="identity-lease"),
         ]
+
+
+async def _nothing() -> None:
+    """A check of what is known once the server listens."""
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
