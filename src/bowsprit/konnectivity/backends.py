@@ -64,7 +64,7 @@ class Backend:
     """One agent stream."""
 
     __slots__ = (
-        "agent_id", "alive", "connected_at", "dials", "draining", "held", "identifiers", "last_error", "links", "peer_window",
+        "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "last_error", "links", "peer_window",
         "port", "received", "sent", "waiting",
     )  # fmt: skip
 
@@ -77,7 +77,7 @@ class Backend:
         self.connected_at = now
         self.peer_window = peer_window  # credit per connection that the agent starts us with; None: a plain agent
         self.alive = True
-        self.draining = False
+        self.drain_order = 0  # 0: not draining; the later it began, the higher
         self.links: dict[int, Link] = {}
         self.dials: set[Dial] = set()
         self.waiting: dict[Link, None] = {}  # links with data for this agent, in turn
@@ -85,6 +85,11 @@ class Backend:
         self.sent = 0
         self.received = 0
         self.last_error = ""
+
+    @property
+    def draining(self) -> bool:
+        """Whether it has asked for no more dials."""
+        return self.drain_order > 0
 
     @property
     def extended(self) -> bool:
@@ -103,6 +108,7 @@ class Backends:
     def __init__(self, strategies: Sequence[Strategy], choose: Callable[[Sequence[Backend]], Backend]) -> None:
         self.strategies = tuple(strategies)
         self._choose = choose
+        self._drains = 0
         self._by_agent: dict[str, list[Backend]] = {}
         self._by_host: dict[str, list[Backend]] = {}
         self._by_route: dict[str, list[Backend]] = {}
@@ -112,6 +118,12 @@ class Backends:
         for index, keys in self._indexes(backend):
             for key in keys:
                 index.setdefault(key, []).append(backend)
+
+    def drain(self, backend: Backend) -> None:
+        """It wants no more dials; it is asked only if all others drain too."""
+        if not backend.draining:
+            self._drains += 1
+            backend.drain_order = self._drains
 
     def remove(self, backend: Backend) -> None:
         """It is gone."""
@@ -143,9 +155,11 @@ class Backends:
 
     def _least_loaded(self, index: dict[str, list[Backend]]) -> Backend | None:
         first = [next((b for b in streams if not b.draining), streams[0]) for streams in index.values()]
-        candidates = [backend for backend in first if not backend.draining] or first
-        if not candidates:
+        if not first:
             return None
+        candidates = [backend for backend in first if not backend.draining]
+        if not candidates:
+            return max(first, key=lambda backend: backend.drain_order)  # it will live longest
         least = min(backend.load for backend in candidates)
         return self._choose([backend for backend in candidates if backend.load == least])
 

@@ -329,7 +329,7 @@ class Router:
         elif kind == PacketType.EOF and backend.extended:
             self._agent_eof(backend, packet)
         elif kind == PacketType.DRAIN:
-            backend.draining = True
+            self.backends.drain(backend)
         elif kind == PacketType.DIAL_CLS:
             self._agent_dial_close(packet)
 
