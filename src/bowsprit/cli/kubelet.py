@@ -30,6 +30,13 @@ from bowsprit.cli.errors import CommandError
 @click.option("--cpu", default="8", show_default=True, help="CPU capacity of a node.")
 @click.option("--memory", default="16Gi", show_default=True, help="Memory capacity of a node.")
 @click.option("--max-pods", type=int, default=110, show_default=True, help="Pod capacity of a node.")
+@click.option("--address", default="127.0.0.1", show_default=True, help="Address of the endpoint for logs and exec.")
+@click.option("--port", type=int, default=0, help="Its HTTPS port; 0 takes any free one.", show_default=True)
+@click.option(
+    "--tls-cert-file", type=click.Path(path_type=Path), help="Its certificate; without one there is no endpoint."
+)
+@click.option("--tls-private-key-file", type=click.Path(path_type=Path), help="Its key.")
+@click.option("--client-ca-file", type=click.Path(path_type=Path), help="CA of those who may ask for logs and exec.")
 @click.option("--kube-api-qps", type=float, default=0.0, help="Requests per second; 0 = unlimited.", show_default=True)
 @click.option("--kube-api-burst", type=int, default=100, show_default=True)
 def kubelet(**flags: Any) -> None:
@@ -58,7 +65,19 @@ async def _serve(flags: dict[str, Any]) -> None:
         capacity=capacity,
         labels=_labels(flags["node_labels"]),
         zones=tuple(part for part in flags["zones"].split(",") if part),
+        bind_address=flags["address"],
+        port=flags["port"],
+        serving_cert=flags["tls_cert_file"],
+        serving_key=flags["tls_private_key_file"],
+        client_ca=flags["client_ca_file"],
     )
+    given = [flags[name] for name in ("tls_cert_file", "tls_private_key_file", "client_ca_file")]
+    if any(given) and not all(given):
+        raise CommandError(
+            "--tls-cert-file, --tls-private-key-file and --client-ca-file go together",
+            reason="InvalidFlag",
+            exit_code=2,
+        )
     shared = None if flags["kubeconfig_dir"] else RestClient(client_config(flags, "kubelet"))
 
     def client_of(node: str) -> RestClient:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from bowsprit.client.cache import object_key, split_key
 from bowsprit.client.errors import ClientError
@@ -31,9 +32,11 @@ from bowsprit.kubelet.node import (
     node_object,
     node_status,
 )
+from bowsprit.kubelet.server import KubeletServer
 from bowsprit.machinery.errors import AlreadyExistsError, NotFoundError, StatusError
 from bowsprit.machinery.objects import Obj, nested
 from bowsprit.machinery.time import format_micro_time
+from bowsprit.pki.serving import ServingContext
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,11 @@ _REGISTER_RETRY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeletOptions:
-    """The nodes of a process. ``zones`` are given out in turn as topology.kubernetes.io/zone."""
+    """The nodes of a process. ``zones`` are given out in turn as topology.kubernetes.io/zone.
+
+    With a serving certificate, its key and a client CA there is an endpoint for logs and exec at ``bind_address:port`` (0:
+    any port); the nodes' Hostname address and kubelet port say where it is.
+    """
 
     nodes: Sequence[str] = ("node-0",)
     capacity: Mapping[str, str] = field(default_factory=lambda: dict(DEFAULT_CAPACITY))
@@ -52,12 +59,15 @@ class KubeletOptions:
     zones: Sequence[str] = ()
     taints: Sequence[Obj] = ()
     first_index: int = 0
-    kubelet_host: str = ""
-    kubelet_port: int = 10250
+    bind_address: str = "127.0.0.1"
+    port: int = 0
+    serving_cert: Path | None = None
+    serving_key: Path | None = None
+    client_ca: Path | None = None
     workers: int = 4
 
-    def profiles(self) -> list[NodeProfile]:
-        """One profile per node."""
+    def profiles(self, port: int) -> list[NodeProfile]:
+        """One profile per node; ``port`` is the endpoint's, 0 for none."""
         made = []
         for number, name in enumerate(self.nodes):
             labels = dict(self.labels)
@@ -70,8 +80,8 @@ class KubeletOptions:
                     dict(self.capacity),
                     labels,
                     tuple(self.taints),
-                    kubelet_host=self.kubelet_host,
-                    kubelet_port=self.kubelet_port,
+                    kubelet_host=self.bind_address if port else "",
+                    kubelet_port=port,
                 )
             )
         return made
@@ -92,12 +102,13 @@ class Kubelet:
         self._now = now
         self._nodes: dict[str, _Node] = {}
         self._runners: list[_PodRunner] = []
+        self._server: KubeletServer | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin to register the nodes and to run their pods."""
+        """Open the endpoint, begin to register the nodes and to run their pods. Raises OSError, PKIError for the endpoint."""
         clients: dict[int, RestClient] = {}
-        for profile in self._options.profiles():
+        for profile in self._options.profiles(await self._serve()):
             client = self._factory(profile.name)
             clients[id(client)] = client
             self._nodes[profile.name] = _Node(client, profile, self._now)
@@ -105,6 +116,14 @@ class Kubelet:
             mine = {name: node for name, node in self._nodes.items() if node.client is client}
             self._runners.append(_PodRunner(client, mine, self._now, self._options.workers))
         self._task = asyncio.get_running_loop().create_task(self._run(), name="kubelet")
+
+    async def _serve(self) -> int:
+        options = self._options
+        if options.serving_cert is None or options.serving_key is None or options.client_ca is None:
+            return 0
+        serving = ServingContext(options.serving_cert, options.serving_key, client_ca=options.client_ca)
+        self._server = KubeletServer(self.pod, self.pods, serving.context, self._now)
+        return await self._server.start(options.bind_address, options.port)
 
     async def wait_ready(self, timeout: float = 30.0) -> None:
         """Wait until all nodes are registered; raises TimeoutError or what ended the kubelet."""
@@ -131,6 +150,9 @@ class Kubelet:
 
     async def stop(self) -> None:
         """Stop; the nodes stay registered, as those of a machine that is switched off."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop()
         if self._task is not None:
             task, self._task = self._task, None
             task.cancel()
@@ -146,6 +168,11 @@ class Kubelet:
     def pods(self) -> list[Obj]:
         """The pods bound to our nodes, as last seen."""
         return [pod for runner in self._runners for pod in runner.pods()]
+
+    def pod(self, namespace: str, name: str) -> Obj | None:
+        """A pod of one of our nodes."""
+        found = (runner.pod(f"{namespace}/{name}") for runner in self._runners)
+        return next((pod for pod in found if pod is not None), None)
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -262,6 +289,10 @@ class _PodRunner:
 
     def pods(self) -> list[Obj]:
         return [pod for pod in self._informer.list() if pod["spec"].get("nodeName") in self._nodes]
+
+    def pod(self, key: str) -> Obj | None:
+        found = self._informer.get(key)
+        return found if found is not None and found["spec"].get("nodeName") in self._nodes else None
 
     async def run(self) -> None:
         for recorder in self._recorders.values():

@@ -16,6 +16,7 @@ from bowsprit.machinery.time import format_micro_time, format_time
 KUBELET_VERSION = "v1.36.0"
 DEFAULT_CAPACITY = {"cpu": "8", "memory": "16Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 LEASE_SECONDS = 40
+_NO_ENDPOINT = 10250  # upstream's port; nothing listens there
 _MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -31,7 +32,7 @@ class NodeProfile:
     pod_network: str = "10.244.0.0/16"
     node_network: str = "172.30.0.0/16"
     kubelet_host: str = ""
-    kubelet_port: int = 10250
+    kubelet_port: int = 0
 
     @property
     def ip(self) -> str:
@@ -84,7 +85,7 @@ def node_status(profile: NodeProfile, current: tuple[Obj, ...] | list[Obj], now:
             {"type": "InternalIP", "address": profile.ip},
             {"type": "Hostname", "address": profile.kubelet_host or profile.name},
         ],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": profile.kubelet_port}},
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": profile.kubelet_port or _NO_ENDPOINT}},
         "nodeInfo": {
             "architecture": _MACHINE.get(platform.machine(), platform.machine()),
             "bootID": uuid,

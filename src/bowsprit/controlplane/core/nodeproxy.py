@@ -27,6 +27,7 @@ from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.names import GroupKind, GroupResource, GroupVersionKind
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import parse_ip
 from bowsprit.net.dial import Dialer
 from bowsprit.net.dial_connector import DialConnector
 
@@ -206,8 +207,11 @@ class NodeProxy:
         port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or _KUBELET_PORT
         by_kind = {item.get("type"): item.get("address") for item in status.get("addresses") or ()}
         for kind in ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"):
-            # Host names of simulated nodes mean nothing to a resolver; addresses are preferred where both are known.
-            if by_kind.get(kind) and not (kind == "Hostname" and by_kind.get("InternalIP")):
+            # Upstream's order, but a host name that is no address means nothing to a resolver for a simulated node:
+            # an address is preferred where both are known.
+            if kind == "Hostname" and by_kind.get("InternalIP") and not parse_ip(by_kind.get(kind, "")):
+                continue
+            if by_kind.get(kind):
                 return _Target("https", by_kind[kind], int(port))
         raise service_unavailable(f"no preferred addresses found; known addresses: {status.get('addresses') or []}")
 
