@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bowsprit.konnectivity import packets
-from bowsprit.konnectivity.packets import Packet, PacketType
+from bowsprit.net.egress import packets
+from bowsprit.net.egress.packets import Packet, PacketType
 from bowsprit.net.grpc.client import Channel
 from bowsprit.net.grpc.metadata import Metadata
 from bowsprit.net.grpc.status import Status

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from konnectivity_transcripts import GrpcPeer, TcpPeer, content, insecure_client, load, packet_of, shown, until, wire
 
-from bowsprit.konnectivity import goflags, packets
-from bowsprit.konnectivity.packets import PacketType
+from bowsprit.konnectivity import goflags
 from bowsprit.konnectivity.server import ProxyServer
 from bowsprit.konnectivity.serveroptions import SERVER_FLAGS, ServerOptions
+from bowsprit.net.egress import packets
+from bowsprit.net.egress.packets import PacketType
 from bowsprit.net.grpc.client import Channel
 
 # Scenarios whose recording shows what ours does not do on purpose, or that another test replays.
@@ -181,7 +182,7 @@ class Replay:
     async def expect_data(self, peer: GrpcPeer, connect_id: int, data: bytes) -> None:
         got = b""
         while len(got) < len(data):
-            await until(lambda: len(peer.received) > peer.taken, lambda: f"only {len(got)} of {len(data)} bytes")
+            await until(lambda: len(peer.received) > peer.taken, lambda: f"not all of {len(data)} bytes")
             packet = peer.received[peer.taken]
             assert (packet.type, packet.connect_id) == (PacketType.DATA, connect_id)
             assert len(packet.data) <= 32768

@@ -12,18 +12,19 @@ import uuid
 from pathlib import Path
 
 from bowsprit.client.rest import RestClient
-from bowsprit.konnectivity import certificates, godial, kubeclient, packets, pages
+from bowsprit.konnectivity import certificates, godial, kubeclient, pages
 from bowsprit.konnectivity.agentmetrics import AgentMetrics
 from bowsprit.konnectivity.agentoptions import AgentOptions
 from bowsprit.konnectivity.agentports import ServerStream, attach
 from bowsprit.konnectivity.certificates import CertificateError
 from bowsprit.konnectivity.leases import LeaseCounter
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
-from bowsprit.konnectivity.packets import WINDOW_HEADER, MalformedPacketError
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.serveroptions import OptionsError
 from bowsprit.konnectivity.tunnel import WINDOW, Endpoint, Tunnel
+from bowsprit.net.egress import packets
+from bowsprit.net.egress.packets import WINDOW_HEADER, MalformedPacketError
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.client import Channel
 from bowsprit.net.grpc.limits import MIB, Options

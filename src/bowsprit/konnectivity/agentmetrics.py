@@ -13,8 +13,8 @@ from bowsprit.konnectivity.metrics import (
     Registry,
     fill_packets,
 )
-from bowsprit.konnectivity.packets import type_name
 from bowsprit.konnectivity.tunnel import Tunnel
+from bowsprit.net.egress.packets import type_name
 from bowsprit.net.grpc.status import Status, code_name
 
 _AGENT = PREFIX + "agent_"

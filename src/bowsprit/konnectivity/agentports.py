@@ -7,9 +7,9 @@ import socket
 from collections import deque
 from typing import cast
 
-from bowsprit.konnectivity import packets
-from bowsprit.konnectivity.packets import Packet
 from bowsprit.konnectivity.tunnel import Endpoint, Tunnel
+from bowsprit.net.egress import packets
+from bowsprit.net.egress.packets import Packet
 from bowsprit.net.grpc.stream import Stream
 from bowsprit.net.grpc.transport import shared_buffer
 

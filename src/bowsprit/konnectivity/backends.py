@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from bowsprit.konnectivity.identifiers import Identifiers
-from bowsprit.konnectivity.packets import Packet
+from bowsprit.net.egress.packets import Packet
 
 if TYPE_CHECKING:
     from bowsprit.konnectivity.links import Dial, Link

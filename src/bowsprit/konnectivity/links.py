@@ -6,7 +6,7 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from bowsprit.konnectivity.packets import Packet
+from bowsprit.net.egress.packets import Packet
 
 if TYPE_CHECKING:
     from bowsprit.konnectivity.backends import Backend

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from bowsprit.konnectivity.backends import Backend, Backends
 from bowsprit.konnectivity.links import Cancellable, Dial, DialFailure, Frontend, Link
-from bowsprit.konnectivity.packets import Packet, PacketType
+from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
 

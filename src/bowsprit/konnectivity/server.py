@@ -21,7 +21,6 @@ from bowsprit.konnectivity.backends import Backend, Backends, parse_strategies
 from bowsprit.konnectivity.certificates import CertificateError, check_pool, server_context
 from bowsprit.konnectivity.leases import LeaseController
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
-from bowsprit.konnectivity.packets import CONNECT, PROXY, WINDOW_HEADER
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.router import FROM_AGENT, FROM_CLIENT, Router
@@ -29,6 +28,7 @@ from bowsprit.konnectivity.servermetrics import ServerMetrics
 from bowsprit.konnectivity.serveroptions import MODE_GRPC, OptionsError, ServerOptions
 from bowsprit.konnectivity.serverports import AgentStream, GrpcFrontend, HttpFrontend
 from bowsprit.konnectivity.tokens import TokenAuthenticator, TokenRejectedError
+from bowsprit.net.egress.packets import CONNECT, PROXY, WINDOW_HEADER
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.limits import MIB, Options
 from bowsprit.net.grpc.metadata import Metadata

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import cast
 
-from bowsprit.konnectivity import httpconnect, packets
+from bowsprit.konnectivity import httpconnect
 from bowsprit.konnectivity.backends import Backend
 from bowsprit.konnectivity.links import DialFailure, Frontend, Link
-from bowsprit.konnectivity.packets import MalformedPacketError, Packet, PacketType
 from bowsprit.konnectivity.router import Router
+from bowsprit.net.egress import packets
+from bowsprit.net.egress.packets import MalformedPacketError, Packet, PacketType
 from bowsprit.net.grpc.metadata import Metadata
 from bowsprit.net.grpc.status import OK, Status, StatusCode
 from bowsprit.net.grpc.stream import Stream

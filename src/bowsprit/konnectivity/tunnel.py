@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bowsprit.konnectivity.links import Cancellable
-from bowsprit.konnectivity.packets import Packet, PacketType
+from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
 

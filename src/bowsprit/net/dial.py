@@ -109,9 +109,14 @@ class TLSConnectDialer:
     """
 
     def __init__(
-        self, url: SplitResult, context: ssl.SSLContext | None = None, timeout: float = DEFAULT_TIMEOUT
+        self,
+        url: SplitResult,
+        context: ssl.SSLContext | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        server_hostname: str = "",
     ) -> None:
         self._url = url
+        self._server_hostname = server_hostname or str(url.hostname)
         self._context = context
         self._timeout = timeout
         self._bridges: set[asyncio.Task[None]] = set()
@@ -136,7 +141,11 @@ class TLSConnectDialer:
         context = self._context or ssl.create_default_context()
         hostname = str(self._url.hostname)
         reader, writer = await asyncio.open_connection(
-            hostname, proxy_port(self._url), ssl=context, server_hostname=hostname, limit=_MAX_CONNECT_REPLY
+            hostname,
+            proxy_port(self._url),
+            ssl=context,
+            server_hostname=self._server_hostname,
+            limit=_MAX_CONNECT_REPLY,
         )
         try:
             head = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: bowsprit"]

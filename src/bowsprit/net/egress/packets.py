@@ -15,7 +15,7 @@ from enum import IntEnum
 
 from google.protobuf.message import DecodeError
 
-from bowsprit.konnectivity.messages import Packet as _Message
+from bowsprit.net.egress.messages import Packet as _Message
 
 WINDOW_HEADER = "bowsprit-window"
 PROXY = "/ProxyService/Proxy"
