@@ -117,8 +117,14 @@ class Server:
         self._http: HTTPServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._shutting_down = False
+        self.health.add("loopback-serving-certificate", self._check_listening)
         self.health.add("etcd", self._check_store)
         dispatch.mount_standard(self)
+
+    async def _check_listening(self) -> None:
+        """Good once the server listens: it is its own client without a certificate of its own."""
+        if not self._listeners:
+            raise RuntimeError("the server does not listen yet")
 
     async def _check_store(self) -> None:
         """The health check with upstream's name: whether the storage answers."""

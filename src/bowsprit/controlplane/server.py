@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import ipaddress
 import logging
 import random
 import socket
@@ -106,7 +107,10 @@ class APIServer:
     @property
     def url(self) -> str:
         """The address for clients on this machine."""
-        host = self.options.advertised
+        address = ipaddress.ip_address(self.options.bind_address)
+        host = str(address)
+        if address.is_unspecified:
+            host = "::1" if address.version == 6 else "127.0.0.1"
         return f"https://[{host}]:{self.port}" if ":" in host else f"https://{host}:{self.port}"
 
     @property
@@ -166,10 +170,9 @@ class APIServer:
             options.disable_admission_plugins,
         )
         await self._add_kinds(server, identity, listers, client)
-        for name in ("loopback-serving-certificate", "etcd"):
-            server.health.add(name, self._check_store if name == "etcd" else _nothing)
         self._serving = ServingContext(files.cert, files.key, configure=_ask_for_certificates)
         self._address = await server.start(options.bind_address, options.secure_port, self._serving.context)
+        server.discovery.server_address = f"{options.external_hostname or options.advertised}:{self.port}"
         self._mount_token_documents(server, identity)
         bootstrap = Bootstrap(client, listers, self._bootstrap_options(identity))
         await PostStartHooks(self._steps(bootstrap), server.health).run()
@@ -199,7 +202,6 @@ class APIServer:
             request_timeout=options.request_timeout,
             shutdown_delay=options.shutdown_delay_duration,
             version=VERSION,
-            server_address=f"{options.external_hostname or options.advertised}:{options.secure_port}",
         )
 
     async def _add_kinds(self, server: Server, identity: Identity, listers: Listers, client: LocalClient) -> None:
@@ -292,11 +294,6 @@ class APIServer:
         server.mount(CONFIGURATION_PATH, configuration)
         server.mount(KEYS_PATH, keys)
 
-    async def _check_store(self) -> None:
-        """The check that upstream calls etcd: whether the store answers."""
-        if self._store is not None:
-            await self._store.get("/registry/health")
-
     # -- duties that go on ---------------------------------------------------------------------------------------------
 
     def _watch_over(self, bootstrap: Bootstrap) -> None:
@@ -304,10 +301,6 @@ class APIServer:
             asyncio.create_task(_every(_NAMESPACES_EVERY, bootstrap.namespaces), name="system-namespaces"),
             asyncio.create_task(_every(_LEASE_EVERY, lambda: self._renew_lease(bootstrap)), name="identity-lease"),
         ]
-
-
-async def _nothing() -> None:
-    """A check of what is known once the server listens."""
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

@@ -14,7 +14,7 @@ VERSION = {
     "minCompatibilityMajor": "1",
     "minCompatibilityMinor": "35",
     "gitVersion": "v1.36.0",  # kubectl compares it with its own
-    "gitCommit": "",
+    "gitCommit": "0" * 40,
     "gitTreeState": "clean",
     "buildDate": "",
     "goVersion": f"python{platform.python_version()}",

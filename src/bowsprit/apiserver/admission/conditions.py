@@ -33,10 +33,10 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
     """
     try:
         return cel.compile_expression(expression, VARIABLES).evaluate(values)
-    except cel.CelError as exc:
-        raise ConditionError(f"compilation error: {exc}") from exc
     except cel.EvaluationError as exc:
         raise ConditionError(f"expression '{expression}' resulted in error: {exc}") from exc
+    except cel.CelError as exc:
+        raise ConditionError(f"compilation error: {exc}") from exc
 
 
 class MatchConditions:
