@@ -211,12 +211,12 @@ def test_warnings_are_bounded() -> None:
 async def test_health(server: Server, client: Client) -> None:
     assert (await client.get("/livez")).raw == b"ok"
     verbose = (await client.get("/healthz?verbose")).raw.decode()
-    assert verbose == "[+]ping ok\n[+]log ok\n[+]etcd ok\nhealthz check passed\n"
+    assert verbose == "[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\nhealthz check passed\n"
     ready = server.health.add_post_start_hook("kinds")
     failing = await client.get("/readyz")
     assert failing.status == 500
     assert failing.raw.decode() == (
-        "[+]ping ok\n[+]log ok\n[+]etcd ok\n[-]poststarthook/kinds failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"
+        "[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n[-]poststarthook/kinds failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"
     )
     assert (await client.get("/readyz/poststarthook/kinds")).raw == b"internal server error: not finished\n"
     excluded = await client.get("/readyz?verbose&exclude=poststarthook/kinds&exclude=nope")

@@ -68,6 +68,11 @@ class Watcher(Protocol):
 
     namespace: str | None
 
+    @property
+    def count(self) -> int:
+        """How many clients it stands for."""
+        ...
+
     def push(self, changes: Sequence[Change]) -> None:
         """New changes, all of them in order; called on the event loop, must not block."""
         ...
@@ -109,6 +114,7 @@ class Cacher:
         self.received = 0  # how many changes were
         self.oldest = 0  # every change with a revision > oldest is remembered
         self._watchers: dict[str | None, set[Watcher]] = {}
+        self.audiences: dict[object, object] = {}  # watchers that stand for many; kept for whoever joins one
         self._subscription: Subscription | None = None
         self._arrival: asyncio.Future[None] | None = None
         self.ended = False
@@ -306,7 +312,7 @@ class Cacher:
 
     @property
     def watcher_count(self) -> int:
-        return sum(len(group) for group in self._watchers.values())
+        return sum(watcher.count for group in self._watchers.values() for watcher in group)
 
 
 def _revision_of(change: Change) -> int:

@@ -51,6 +51,10 @@ class EventEncoder:
         self.is_text = chosen.media_type == JSON
         self.key: object = (version.gvk, chosen, frame)
 
+    def audience_key(self, selection: Selection) -> object:
+        """What watches have in common that get the same events; a table's watch is alone."""
+        return (self.key, selection.key) if self._shared else self
+
     def change(self, change: Change, selection: Selection) -> bytes | None:
         """The event that a change is for a watch with this selection, None if it is none."""
         sort, from_previous = _transition(change, selection)

@@ -75,7 +75,8 @@ class LocalClient:
         """Replaces, on condition of the resourceVersion if there is one."""
 
         async def take(live: Obj) -> Obj:
-            return deep_copy(obj)
+            copy: Obj = deep_copy(obj)
+            return copy
 
         meta = obj["metadata"]
         return await self.change(gr, meta.get("namespace", ""), meta["name"], take, subresource=subresource)

@@ -203,6 +203,7 @@ class Lister:
 
 class _Callback:
     namespace: str | None = None
+    count = 0
 
     def __init__(self, collection: Collection, callback: Callable[[str, Obj, Obj | None], None]) -> None:
         self._collection = collection

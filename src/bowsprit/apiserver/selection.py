@@ -14,13 +14,14 @@ _METADATA_FIELDS = frozenset({"metadata.name", "metadata.namespace"})
 class Selection:
     """A parsed and checked selection. `prefix` is what the keys of all candidates begin with."""
 
-    __slots__ = ("_collection", "_fields", "_key", "_labels", "namespace", "prefix")
+    __slots__ = ("_collection", "_fields", "_key", "_labels", "key", "namespace", "prefix")
 
     def __init__(self, collection: Collection, namespace: str, label_selector: str, field_selector: str) -> None:
         """Raises 400 for selectors that cannot be parsed or name fields the kind cannot be selected by."""
         self._collection = collection
         self.namespace = namespace if collection.resource.namespaced else ""
         self.prefix = collection.prefix(namespace)
+        self.key = (self.prefix, label_selector, field_selector)  # equal for equal selections of one collection
         self._labels: LabelSelector | None = None
         self._fields: FieldSelector | None = None
         self._key: str | None = None

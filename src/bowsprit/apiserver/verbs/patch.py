@@ -250,7 +250,7 @@ def parse_applied(call: Call, data: bytes) -> Obj:
     given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
     if not given.version or not given.kind:
         raise bad_request(f"invalid object type: {given}")
-    if given != version.gvk and given != _SCALE:
+    if given not in (version.gvk, _SCALE):
         raise bad_request(
             f"the API version in the data ({given.api_version}) does not match the expected API version "
             f"({version.gvk.api_version})"

@@ -197,7 +197,7 @@ async def _change(
         replicas = nested(attributes.object or wanted, "spec", "replicas", default=replicas)
         if own is not None:
             return own(live)
-        new = deep_copy(live)
+        new: Obj = deep_copy(live)
         set_nested(new, replicas, *subresource.spec_replicas)
         ownership.track(call.collection, call.version, live, new, call.ctx, "scale")
         return new

@@ -3,7 +3,8 @@
 Theory. A watch has a position, the revision it has sent everything up to. While it is `live`, the cache pushes changes and they
 are written at once. When the client reads too slowly (the transport's buffer is above its mark) the watch stops being live and
 its task reads what was missed from the cache's history once the buffer has drained. A watch that falls behind the history, or
-does not drain in time, is ended: the client lists again. No watch has a queue.
+does not drain in time, is ended: the client lists again. No watch has a queue. Live watches that want the same bytes form an
+Audience, which encodes for all of them at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aiohttp import WSMsgType, web
 
 from bowsprit.apiserver import negotiation
 from bowsprit.apiserver.answer import Answer, Sent, chunk, date_header, header_lines, status_line
-from bowsprit.apiserver.cacher import Change, TooOldError
+from bowsprit.apiserver.cacher import Cacher, Change, TooOldError
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.events import EventEncoder
 from bowsprit.apiserver.options import ListOptions, parse_revision
@@ -82,6 +83,50 @@ def _plain(data: bytes) -> bytes:
     return data
 
 
+class Audience:
+    """The live watches that want the same events in the same form; follows the cache while it has members."""
+
+    def __init__(self, key: object, cacher: Cacher, encoder: EventEncoder, selection: Selection) -> None:
+        self._key = key
+        self._cacher = cacher
+        self._encoder = encoder
+        self._selection = selection
+        self._members: dict[_ChunkedWatch, None] = {}
+        self.namespace: str | None = selection.namespace or None
+
+    @property
+    def count(self) -> int:
+        return len(self._members)
+
+    def join(self, watch: _ChunkedWatch) -> None:
+        if not self._members:
+            self._cacher.audiences[self._key] = self
+            self._cacher.add(self)
+        self._members[watch] = None
+
+    def leave(self, watch: _ChunkedWatch) -> None:
+        if watch in self._members:
+            del self._members[watch]
+            if not self._members:
+                del self._cacher.audiences[self._key]
+                self._cacher.remove(self)
+
+    def push(self, changes: Sequence[Change]) -> None:
+        encoder, selection = self._encoder, self._selection
+        lines = [line for change in changes if (line := encoder.change(change, selection)) is not None]
+        if not lines:
+            return
+        data = lines[0] if len(lines) == 1 else b"".join(lines)
+        slow = [member for member in self._members if not member.write_now(data)]
+        for member in slow:
+            self.leave(member)
+            member.fall_behind(changes[-1].item.revision)
+
+    def end(self) -> None:
+        for member in tuple(self._members):
+            member.end()
+
+
 class _Watch:
     """What both transports share. Subclasses write."""
 
@@ -94,30 +139,20 @@ class _Watch:
         self._selection = selection
         self._options = options
         self._start = revision
-        self.namespace: str | None = selection.namespace or None
-        self._position = 0
+        self._position = 0  # while not live: everything up to this revision has been sent
         self._live = False
         self._ended = False
         self._wake = asyncio.Event()
         self.sent_bytes = 0
         self.finished = False
 
-    # -- called by the cache -------------------------------------------------------------------------------------------
+    # -- called by the audience ----------------------------------------------------------------------------------------
 
-    def push(self, changes: Sequence[Change]) -> None:
-        if not self._live:
-            return
-        encoder, selection, position = self._encoder, self._selection, self._position
-        lines = []
-        for change in changes:
-            if change.item.revision > position:
-                line = encoder.change(change, selection)
-                if line is not None:
-                    lines.append(line)
-        self._position = max(position, changes[-1].item.revision)
-        if lines and not self._write_now(lines[0] if len(lines) == 1 else b"".join(lines)):
-            self._live = False
-            self._wake.set()
+    def fall_behind(self, position: int) -> None:
+        """The client reads too slowly: from here on the watch's task sends."""
+        self._live = False
+        self._position = position
+        self._wake.set()
 
     def end(self) -> None:
         self._ended = True
@@ -130,7 +165,6 @@ class _Watch:
         loop = asyncio.get_running_loop()
         timeout = self._options.timeout_seconds
         deadline = loop.time() + (timeout or uniform(1, 2) * MIN_TIMEOUT_SECONDS)
-        self._cacher.add(self)
         try:
             await self._send_beginning()
             await self._follow(loop, deadline)
@@ -147,8 +181,7 @@ class _Watch:
         except (ConnectionError, TimeoutError):
             self._abort()
         finally:
-            self._live = False
-            self._cacher.remove(self)
+            self._go_offline()
 
     async def _send_beginning(self) -> None:
         options = self._options
@@ -197,7 +230,8 @@ class _Watch:
             if now >= deadline or self._ended:
                 return
             if bookmarks and now >= next_bookmark:
-                revision = max(self._position, self._cacher.revision)
+                # Live: everything that happened has been sent.
+                revision = self._cacher.revision if self._live else self._position
                 if revision > bookmarked:
                     await self._write(self._encoder.bookmark(revision))
                     bookmarked = revision
@@ -239,10 +273,14 @@ class _Watch:
                 # Others may have written while we waited for the buffer.
                 behind = behind or self._cacher.seen > self._position
             if not behind:
-                self._live = True
+                self._go_live()
 
-    def _write_now(self, data: bytes) -> bool:
-        """Writes without waiting; False when the client is too slow to get more."""
+    def _go_live(self) -> None:
+        """Everything has been sent: from here on the cache is listened to."""
+        raise NotImplementedError
+
+    def _go_offline(self) -> None:
+        """Stops listening."""
         raise NotImplementedError
 
     async def _write(self, data: bytes) -> None:
@@ -272,7 +310,23 @@ class _ChunkedWatch(_Watch):
     ) -> None:
         super().__init__(call, encoder, selection, options, revision)
         self._protocol = protocol
+        self._audience: Audience | None = None
         protocol.on_lost(self.end)
+
+    def _go_live(self) -> None:
+        key = self._encoder.audience_key(self._selection)
+        audience = self._cacher.audiences.get(key)
+        if not isinstance(audience, Audience):
+            audience = Audience(key, self._cacher, self._encoder, self._selection)
+        audience.join(self)
+        self._audience = audience
+        self._live = True
+
+    def _go_offline(self) -> None:
+        if self._audience is not None:
+            self._audience.leave(self)
+            self._audience = None
+        self._live = False
 
     def begin(self, common: bytes, media_type: str) -> None:
         """The head of the answer: clients wait for it before anything happens."""
@@ -281,14 +335,16 @@ class _ChunkedWatch(_Watch):
             lines = header_lines([("Content-Type", media_type), ("Transfer-Encoding", "chunked")])
             transport.write(status_line(200) + common + lines + date_header() + b"\r\n")
 
-    def _write_now(self, data: bytes) -> bool:
-        transport = self._protocol.transport
+    def write_now(self, data: bytes) -> bool:
+        """Writes without waiting; False when the client is too slow to get more."""
+        protocol = self._protocol
+        transport = protocol.transport
         if transport is None:
             self._ended = True
             return False
         self.sent_bytes += len(data)
         transport.write(data)
-        return not self._protocol.writing_paused
+        return not protocol._paused
 
     async def _write(self, data: bytes) -> None:
         transport = self._protocol.transport
@@ -323,6 +379,8 @@ class _ChunkedWatch(_Watch):
 class _SocketWatch(_Watch):
     """Events as WebSocket messages (upstream WatchServer.HandleWS)."""
 
+    count = 1
+
     def __init__(
         self,
         call: Call,
@@ -335,6 +393,7 @@ class _SocketWatch(_Watch):
         super().__init__(call, encoder, selection, options, revision)
         self._socket = socket
         self._text = encoder.is_text
+        self.namespace: str | None = selection.namespace or None
 
     async def run(self) -> None:
         await self._socket.prepare(self._call.request)
@@ -352,11 +411,17 @@ class _SocketWatch(_Watch):
                 break
         self.end()
 
-    def _write_now(self, data: bytes) -> bool:
-        return False  # the task sends: a WebSocket message is written by a coroutine
+    def _go_live(self) -> None:
+        self._live = True
+        self._cacher.add(self)
+
+    def _go_offline(self) -> None:
+        self._live = False
+        self._cacher.remove(self)
 
     def push(self, changes: Sequence[Change]) -> None:
-        self._live = False
+        """A message is written by a coroutine: the watch's task reads the changes itself."""
+        self._go_offline()
         self._wake.set()
 
     async def _write(self, data: bytes) -> None:
