@@ -472,8 +472,7 @@ async def cluster(
         def client(token: str = "admin-token") -> RestClient:
             return stage if shared else RestClient(replace(stage.config, token=token))
 
-        for_manager = client()
-        manager = stage.manager = ControllerManager(for_manager, ControllerManagerOptions(root_ca=b"the CA"))
+        manager = stage.manager = ControllerManager(client(), ControllerManagerOptions(root_ca=b"the CA"))
         kubelet = Kubelet(lambda name: client(f"{name}-token"), KubeletOptions(nodes=("node-0", "node-1")))
         await kubelet.start()
         await kubelet.wait_ready(10)
@@ -484,4 +483,3 @@ async def cluster(
         scheduler.cancel()
         await manager.stop()
         await kubelet.stop()
-        await for_manager.close()

@@ -90,20 +90,22 @@ async def _serve(flags: dict[str, Any]) -> None:
         secure_port=flags["secure_port"],
         tls=serving_context(flags["tls_cert_file"], flags["tls_private_key_file"]) if flags["secure_port"] else None,
     )
-    async with RestClient(client_config(flags, "kube-controller-manager")) as client:
-        try:
-            manager = ControllerManager(client, options)
-            await manager.start()
-        except ValueError as exc:
-            raise CommandError(str(exc), reason="InvalidFlag", exit_code=2) from exc
-        except OSError as exc:
-            raise CommandError(
-                f"cannot listen on {options.bind_address}:{options.secure_port}: {exc.strerror}",
-                reason="AddressInUse",
-                hint="choose another --secure-port, or 0 for none",
-            ) from exc
+    client = RestClient(client_config(flags, "kube-controller-manager"))
+    try:
+        manager = ControllerManager(client, options)
+    except ValueError as exc:
+        raise CommandError(str(exc), reason="InvalidFlag", exit_code=2) from exc
+    try:
+        await manager.start()
         print(f"controller manager running against {client.config.server}", file=sys.stderr)
         await until_signalled(manager.wait())
+    except OSError as exc:
+        raise CommandError(
+            f"cannot listen on {options.bind_address}:{options.secure_port}: {exc.strerror}",
+            reason="AddressInUse",
+            hint="choose another --secure-port, or 0 for none",
+        ) from exc
+    finally:
         await manager.stop()
 
 

@@ -94,7 +94,7 @@ def enabled(name: str, patterns: Sequence[str]) -> bool:
 
 
 class ControllerManager:
-    """All controllers of a process. ``stop`` ends them; ``wait`` raises what ended them otherwise."""
+    """All controllers of a process. ``stop`` ends them and closes the client; ``wait`` raises what ended them otherwise."""
 
     def __init__(self, client: RestClient, options: ControllerManagerOptions | None = None) -> None:
         self._client = client
@@ -146,12 +146,13 @@ class ControllerManager:
         await asyncio.shield(self._task)
 
     async def stop(self) -> None:
-        """Stop all controllers, write their last events, give up the lease."""
+        """Stop all controllers, write their last events, give up the lease, close the client."""
         if self._task is not None:
             task, self._task = self._task, None
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await self._health.stop()
+        await self._client.close()
 
     def recorder(self, component: str) -> EventRecorder:
         """The event recorder of a component."""

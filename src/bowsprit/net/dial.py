@@ -202,7 +202,7 @@ def join_host_port(host: str, port: int) -> str:
 def _reason(exc: Exception | None) -> str:
     if isinstance(exc, TimeoutError):
         return "i/o timeout"
-    if isinstance(exc, OSError) and exc.errno and exc.errno > 0:
+    if isinstance(exc, OSError) and not isinstance(exc, ssl.SSLError) and exc.errno and exc.errno > 0:
         return f"connect: {os.strerror(exc.errno).lower()}"  # the loop's own text repeats the address
     return str(exc or "no addresses")
 
