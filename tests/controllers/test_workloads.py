@@ -196,8 +196,12 @@ async def test_a_service_follows_its_pods(cluster: Any) -> None:
     spec = {"selector": {"app": "web"}, "ports": ports, "clusterIP": "10.96.0.9", "ipFamilies": ["IPv4"]}
     await cluster.create(SERVICES, {"metadata": {"name": "web", "namespace": "default"}, "spec": spec})
 
+    def slices() -> list[Obj]:
+        listed = cluster.all(ENDPOINT_SLICES)
+        return [item for item in listed if item["metadata"]["labels"].get("kubernetes.io/service-name") == "web"]
+
     def ready() -> list[str]:
-        endpoints = [item for found in cluster.all(ENDPOINT_SLICES) for item in found["endpoints"] or ()]
+        endpoints = [item for found in slices() for item in found.get("endpoints") or ()]
         return sorted(item["addresses"][0] for item in endpoints if item["conditions"]["ready"])
 
     def addresses() -> list[str]:
@@ -208,7 +212,7 @@ async def test_a_service_follows_its_pods(cluster: Any) -> None:
         return sorted(nested(pod, "status", "podIP") for pod in cluster.all(PODS))
 
     await cluster.eventually(lambda: len(ready()) == 2 and ready() == addresses() == pod_ips())
-    [found] = cluster.all(ENDPOINT_SLICES)
+    [found] = slices()
     assert found["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
     assert found["metadata"]["labels"]["kubernetes.io/service-name"] == "web"
     assert cluster.find(ENDPOINTS, "web")["subsets"][0]["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
@@ -216,6 +220,6 @@ async def test_a_service_follows_its_pods(cluster: Any) -> None:
     await cluster.eventually(lambda: len(ready()) == 5 and addresses() == ready())
     await change(cluster, replicas=0)
     await cluster.eventually(lambda: not ready() and not addresses())
-    assert len(cluster.all(ENDPOINT_SLICES)) == 1
+    assert len(slices()) == 1
     await cluster.delete(SERVICES, "web", namespace="default")
-    await cluster.eventually(lambda: not cluster.all(ENDPOINT_SLICES) and not cluster.all(ENDPOINTS))
+    await cluster.eventually(lambda: not slices() and not cluster.find(ENDPOINTS, "web"))
