@@ -216,7 +216,8 @@ async def test_health(server: Server, client: Client) -> None:
     failing = await client.get("/readyz")
     assert failing.status == 500
     assert failing.raw.decode() == (
-        "[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n[-]poststarthook/kinds failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"
+        "[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n"
+        "[-]poststarthook/kinds failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"
     )
     assert (await client.get("/readyz/poststarthook/kinds")).raw == b"internal server error: not finished\n"
     excluded = await client.get("/readyz?verbose&exclude=poststarthook/kinds&exclude=nope")

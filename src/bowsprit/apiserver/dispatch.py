@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from bowsprit.apiserver.answer import Answer, Sent, not_found_answer
+from bowsprit.apiserver.answer import TEXT, Answer, Sent, not_found_answer
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.metrics import CONTENT_TYPE
 from bowsprit.apiserver.negotiation import negotiate
@@ -28,7 +28,7 @@ from bowsprit.apiserver.verbs.patch import patch
 from bowsprit.apiserver.verbs.subresource import action, connect, get_scale, patch_scale, update_scale
 from bowsprit.apiserver.verbs.update import update
 from bowsprit.apiserver.verbs.watch import watch
-from bowsprit.machinery.errors import StatusError, generic, not_found
+from bowsprit.machinery.errors import StatusError, generic, not_acceptable, not_found
 
 if TYPE_CHECKING:
     from bowsprit.apiserver.server import Handler, Server, _Exchange
@@ -201,6 +201,15 @@ def mount_standard(server: Server) -> None:
     async def index(ctx: RequestContext, request: web.BaseRequest) -> Answer:
         return object_answer(ctx, negotiate(""), 200, obj={"paths": server.index()})
 
+    async def statusz(ctx: RequestContext, request: web.BaseRequest) -> Answer:
+        accept = request.headers.get("Accept", "")
+        if not any(part.partition(";")[0].strip() in ("text/plain", "*/*") for part in accept.split(",")):
+            raise not_acceptable(
+                "only the following media types are accepted: application/json, application/yaml, text/plain"
+            )
+        return Answer(200, server.status_page().encode(), TEXT)
+
+    server.mount("/statusz", statusz)
     server.mount("/metrics", metrics)
     server.mount("/version", version)
     server.mount("/version/", version)

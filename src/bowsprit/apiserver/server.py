@@ -30,11 +30,12 @@ from bowsprit.apiserver.access import (
     forbidden_error,
 )
 from bowsprit.apiserver.admit import Admission, AllowAll
-from bowsprit.apiserver.answer import Answer, Sent, header_lines, not_found_answer
+from bowsprit.apiserver.answer import NOSNIFF, Answer, Sent, header_lines, not_found_answer
 from bowsprit.apiserver.collection import World
 from bowsprit.apiserver.connection import ConnectionHandler, HTTPServer, Request
 from bowsprit.apiserver.discovery import DiscoveryIndex
 from bowsprit.apiserver.health import Health
+from bowsprit.apiserver.housekeeping import keep_house
 from bowsprit.apiserver.inflight import InFlight
 from bowsprit.apiserver.metrics import Metrics
 from bowsprit.apiserver.openapi import OpenAPI
@@ -114,9 +115,11 @@ class Server:
                 ("X-Kubernetes-Pf-Prioritylevel-Uid", self.options.priority_level_uid or new_uuid()),
             ]
         )
+        self._created = self.world.monotonic()
         self._http: HTTPServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._shutting_down = False
+        self._housekeeping: asyncio.Task[None] | None = None
         self.health.add("loopback-serving-certificate", self._check_listening)
         self.health.add("etcd", self._check_store)
         dispatch.mount_standard(self)
@@ -169,6 +172,18 @@ class Server:
                 paths.add(f"/api/{gv.version}")
         return sorted(paths)
 
+    def status_page(self) -> str:
+        """/statusz: the process in a few lines for people (upstream component-base/zpages/statusz)."""
+        up = int(self.world.monotonic() - self._created)
+        version = self.options.version
+        return (
+            "\nkube-apiserver statusz\nWarning: This endpoint is not meant to be machine parseable, has no formatting "
+            "compatibility guarantees and is for debugging purposes only.\n\n"
+            f"Up: {up // 3600} hr {up // 60 % 60:02} min {up % 60:02} sec\n"
+            f"Go version: {version.get('goVersion', '')}\nBinary version: {version.get('gitVersion', '')}\n"
+            f"Paths: {' '.join(path for path in self.index() if path.count('/') == 1)}\n"
+        )
+
     # -- life ----------------------------------------------------------------------------------------------------------
 
     async def start(
@@ -183,6 +198,8 @@ class Server:
             cast(Any, self._http), host, port, ssl=ssl_context, backlog=1024, reuse_address=True
         )
         self._listeners.append(listener)
+        if self._housekeeping is None:
+            self._housekeeping = asyncio.create_task(keep_house(self.registry), name="housekeeping")
         name = listener.sockets[0].getsockname()
         return name[0], name[1]
 
@@ -200,6 +217,10 @@ class Server:
             async with asyncio.timeout(self.options.shutdown_timeout):
                 await self.in_flight.drained()
         self.registry.stop()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
         await asyncio.sleep(0)
         if self._http is not None:
             self._http.pre_shutdown()
@@ -256,7 +277,7 @@ _NOBODY = UserInfo("")
 class _Exchange:
     """One request on its way through the chain."""
 
-    __slots__ = ("_admitted", "_counted", "ctx", "request", "server", "sort")
+    __slots__ = ("_admitted", "_counted", "_nosniff", "ctx", "request", "server", "sort")
 
     def __init__(self, server: Server, request: Request, ctx: RequestContext) -> None:
         self.server = server
@@ -265,6 +286,7 @@ class _Exchange:
         self.sort = ""  # "read", "write" or "long": how the request is counted
         self._counted = False
         self._admitted = False
+        self._nosniff = False
 
     async def run(self) -> Answer | Sent | web.StreamResponse:
         server, request, ctx = self.server, self.request, self.ctx
@@ -367,7 +389,11 @@ class _Exchange:
                 info.path,
                 info.is_resource,
             )
-            user = await server.impersonator.impersonate(ctx.user, headers, wanted)
+            try:
+                user = await server.impersonator.impersonate(ctx.user, headers, wanted)
+            except StatusError:
+                self._nosniff = True  # upstream's filter answers every refusal like a 403
+                raise
             if user is not None:
                 ctx.user = user
 
@@ -394,6 +420,8 @@ class _Exchange:
             lines += b"Cache-Control: no-cache, private\r\n"
         if self._admitted:
             lines += self.server._flow
+        if self._nosniff and answer is not None and NOSNIFF not in answer.headers:
+            lines += header_lines([NOSNIFF])
         if self.ctx.warnings:
             lines += header_lines(("Warning", text) for text in warning_values(self.ctx.warnings))
         return lines
