@@ -6,7 +6,7 @@ What they do is in the kinds' own modules; here they get the collections and lis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from bowsprit.apiserver.collection import Collection
 from bowsprit.apiserver.localclient import LocalClient
@@ -14,16 +14,18 @@ from bowsprit.apiserver.lookup import Listers
 from bowsprit.apiserver.options import DeleteOptions
 from bowsprit.apiserver.registry import Registry
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.apiserver.resource import ActionSubresource, Resource, Subresource, Version, Virtual
+from bowsprit.apiserver.resource import ActionSubresource, Printer, Resource, Subresource, Version, Virtual
+from bowsprit.controlplane.core import componentstatus
 from bowsprit.controlplane.core.binding import PODS, PodBinding
 from bowsprit.controlplane.core.eviction import BUDGETS, PodEviction
 from bowsprit.controlplane.schemas import BuiltinSchema
-from bowsprit.machinery.errors import NotFoundError
+from bowsprit.machinery.errors import NotFoundError, not_found
 from bowsprit.machinery.names import GroupResource, GroupVersionKind, GroupVersionResource
 from bowsprit.machinery.objects import Obj
 
 BINDING = GroupVersionKind("", "v1", "Binding")
 EVICTION = GroupVersionKind("policy", "v1", "Eviction")
+COMPONENT_STATUSES = GroupResource("", "componentstatuses")
 IP_ADDRESSES = GroupResource("networking.k8s.io", "ipaddresses")
 _MANAGER = "ipallocator.k8s.io"
 
@@ -58,6 +60,38 @@ class PodEndpoints:
 
     async def _delete(self, _: RequestContext, namespace: str, name: str, options: Obj) -> None:
         await self._client.delete(PODS, namespace, name, DeleteOptions.from_obj(options))
+
+
+def component_statuses(check_store: Callable[[], Awaitable[object]], printer: Printer | None) -> Resource:
+    """The collection `componentstatuses`: asked anew at every read."""
+
+    async def get(_: RequestContext, name: str) -> Obj:
+        for status in await componentstatus.probe_all(check_store):
+            if status["metadata"]["name"] == name:
+                return status
+        raise not_found(COMPONENT_STATUSES, name)
+
+    async def read_all(_: RequestContext) -> Obj:
+        items = await componentstatus.probe_all(check_store)
+        return {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
+
+    gvk = GroupVersionKind("", "v1", "ComponentStatus")
+    version = Version(
+        GroupVersionResource("", "v1", "componentstatuses"),
+        gvk,
+        BuiltinSchema(gvk),
+        printer=printer,
+        deprecation_warning="v1 ComponentStatus is deprecated in v1.19+",
+    )
+    return Resource(
+        "ComponentStatus",
+        "componentstatuses",
+        [version],
+        namespaced=False,
+        short_names=("cs",),
+        verbs=("get", "list"),
+        virtual=Virtual(get=get, list=read_all),
+    )
 
 
 class AddressRecords:

@@ -49,7 +49,7 @@ from bowsprit.controlplane.rbac import roles
 from bowsprit.controlplane.resource import claims
 from bowsprit.controlplane.scheduling import priorityclass
 from bowsprit.controlplane.schemas import BuiltinSchema, load_data
-from bowsprit.controlplane.statused import RESET_METADATA, StatusedStrategy, StatusStrategy
+from bowsprit.controlplane.statused import RESET_METADATA, StatusStrategy
 from bowsprit.controlplane.storage import classes
 from bowsprit.machinery.names import GroupResource, GroupVersionKind, GroupVersionResource
 from bowsprit.machinery.objects import Obj
@@ -92,8 +92,12 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
         GroupResource("networking.k8s.io", "networkpolicies"): Behaviour(
             policy.NetworkPolicyStrategy(), cells=policy.cells
         ),
-        GroupResource("networking.k8s.io", "ipaddresses"): Behaviour(cells=policy.address_cells),
-        **_with_status("networking.k8s.io", "servicecidrs", _no_generation(), policy.cidr_cells, RESET_METADATA),
+        GroupResource("networking.k8s.io", "ipaddresses"): Behaviour(
+            policy.AddressStrategy(), cells=policy.address_cells
+        ),
+        **_with_status(
+            "networking.k8s.io", "servicecidrs", policy.ServiceCIDRStrategy(), policy.cidr_cells, RESET_METADATA
+        ),
         **_with_status("policy", "poddisruptionbudgets", disruption.DisruptionBudgetStrategy(), disruption.cells),
         GroupResource(roles.RBAC_GROUP, "roles"): Behaviour(role, cells=roles.role_cells),
         GroupResource(roles.RBAC_GROUP, "clusterroles"): Behaviour(role, cells=roles.role_cells),
@@ -173,7 +177,7 @@ def _core(
         **_with_status("", "services", services, service.cells),
         **_with_status("", "persistentvolumes", storage.VolumeStrategy(), storage.volume_cells),
         **_with_status("", "persistentvolumeclaims", storage.ClaimStrategy(), storage.claim_cells),
-        **_with_status("", "resourcequotas", _no_generation(), quota.quota_cells),
+        **_with_status("", "resourcequotas", quota.QuotaStrategy(), quota.quota_cells),
         GroupResource("", "limitranges"): Behaviour(quota.LimitRangeStrategy(), cells=quota.limit_range_cells),
         GroupResource("", "configmaps"): Behaviour(configmap.ConfigMapStrategy(), cells=configmap.cells),
         GroupResource("", "secrets"): Behaviour(secret.SecretStrategy(), cells=secret.cells),
@@ -240,12 +244,6 @@ def _resource_allocation() -> dict[GroupResource, Behaviour]:
         ),
         GroupResource(group, "resourceslices"): Behaviour(claims.GenerationStrategy(), cells=claims.slice_cells),
     }
-
-
-def _no_generation() -> StatusedStrategy:
-    strategy = StatusedStrategy()
-    strategy.has_generation = False
-    return strategy
 
 
 def _with_status(

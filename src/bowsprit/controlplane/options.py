@@ -105,6 +105,11 @@ class APIServerOptions:
     allow_privileged: bool = _flag(True, "Allow privileged containers.", kind="bool")
     event_ttl: float = _flag(3600.0, "How long Events are kept.", kind="duration")
 
+    kubelet_client_certificate: Path | None = _flag(None, "Certificate that is shown to kubelets.", kind="path")
+    kubelet_client_key: Path | None = _flag(None, "Key of --kubelet-client-certificate.", kind="path")
+    kubelet_certificate_authority: Path | None = _flag(
+        None, "Authority of kubelets' certificates; not verified when not given.", kind="path"
+    )
     proxy_client_cert_file: Path | None = _flag(None, "Certificate that the aggregator shows to others.", kind="path")
     proxy_client_key_file: Path | None = _flag(None, "Key of --proxy-client-cert-file.", kind="path")
     enable_aggregator_routing: bool = _flag(False, "Aggregator calls endpoint addresses, not ClusterIPs.", kind="bool")
@@ -185,6 +190,8 @@ class APIServerOptions:
             problems.append("--tls-cert-file and --tls-private-key-file must be given together")
         if (self.proxy_client_cert_file is None) != (self.proxy_client_key_file is None):
             problems.append("--proxy-client-cert-file and --proxy-client-key-file must be specified together")
+        if (self.kubelet_client_certificate is None) != (self.kubelet_client_key is None):
+            problems.append("--kubelet-client-certificate and --kubelet-client-key must be specified together")
         if self.requestheader_client_ca_file is not None and not self.requestheader_username_headers:
             problems.append("requestheader-username-headers must be set with requestheader-client-ca-file")
         files = [

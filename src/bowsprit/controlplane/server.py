@@ -27,6 +27,7 @@ from bowsprit.apiserver.lookup import Lister, Listers
 from bowsprit.apiserver.resource import Subresource
 from bowsprit.apiserver.server import Server, ServerOptions
 from bowsprit.controlplane.admission.plugins import Surroundings, build_chain
+from bowsprit.controlplane.apiregistration.upkeep import APIServiceUpkeep
 from bowsprit.controlplane.authentication.reviews import IdentityReviews
 from bowsprit.controlplane.authentication.tokens import (
     CONFIGURATION_PATH,
@@ -38,6 +39,7 @@ from bowsprit.controlplane.authentication.tokens import (
 from bowsprit.controlplane.authorization.reviews import AccessReviews
 from bowsprit.controlplane.bootstrap import Bootstrap, BootstrapOptions
 from bowsprit.controlplane.core.binding import PODS
+from bowsprit.controlplane.core.nodeproxy import NodeProxy
 from bowsprit.controlplane.core.serviceallocation import AllocatingServiceStrategy, ServiceAllocation
 from bowsprit.controlplane.endpoints import AddressRecords, PodEndpoints
 from bowsprit.controlplane.hooks import PostStartHooks
@@ -45,11 +47,13 @@ from bowsprit.controlplane.identity import Identity, build_identity
 from bowsprit.controlplane.kinds import built_in_resources
 from bowsprit.controlplane.options import APIServerOptions
 from bowsprit.controlplane.serviceresolver import ServiceResolver
-from bowsprit.controlplane.serving import service_address, serving_files, token_settings
+from bowsprit.controlplane.serving import kubelet_context, service_address, serving_files, token_settings
 from bowsprit.controlplane.version import VERSION
 from bowsprit.machinery.names import GroupResource, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.time import format_time
+from bowsprit.net.dial import DirectDialer
+from bowsprit.net.egress.selector import EgressSelector
 from bowsprit.pki.files import read_file
 from bowsprit.pki.serving import ServingContext
 from bowsprit.store.protocol import Store
@@ -89,6 +93,7 @@ class APIServer:
         self._duties: list[asyncio.Task[None]] = []
         self._serving: ServingContext | None = None
         self._hooks: HookClient | None = None
+        self._upkeep: APIServiceUpkeep | None = None
 
     # -- what others need to know --------------------------------------------------------------------------------------
 
@@ -156,7 +161,9 @@ class APIServer:
             choose=random.randrange,
             own=lambda: (options.advertised, self.port),
         )
-        hooks = self._hooks = HookClient(resolver.resolve)
+        egress = EgressSelector.from_file(options.egress_selector_config_file or "")
+        to_cluster = egress.dialer("cluster")
+        hooks = self._hooks = HookClient(resolver.resolve, to_cluster)
         server.admission = build_chain(
             Surroundings(
                 listers,
@@ -169,13 +176,15 @@ class APIServer:
             options.enable_admission_plugins,
             options.disable_admission_plugins,
         )
-        await self._add_kinds(server, identity, listers, client)
+        proxy = NodeProxy(listers, to_cluster or DirectDialer(), kubelet_context(options))
+        await self._add_kinds(server, identity, listers, client, proxy)
         self._serving = ServingContext(files.cert, files.key, configure=_ask_for_certificates)
         self._address = await server.start(options.bind_address, options.secure_port, self._serving.context)
         server.discovery.server_address = f"{options.external_hostname or options.advertised}:{self.port}"
         self._mount_token_documents(server, identity)
         bootstrap = Bootstrap(client, listers, self._bootstrap_options(identity))
-        await PostStartHooks(self._steps(bootstrap), server.health).run()
+        self._upkeep = APIServiceUpkeep(server, client, listers)
+        await PostStartHooks(self._steps(bootstrap, self._upkeep), server.health).run()
         self._watch_over(bootstrap)
 
     async def stop(self) -> None:
@@ -184,6 +193,8 @@ class APIServer:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)
         self._duties.clear()
+        if self._upkeep is not None:
+            await self._upkeep.stop()
         if self._server is not None:
             await self._server.stop()
         if self._hooks is not None:
@@ -204,7 +215,9 @@ class APIServer:
             version=VERSION,
         )
 
-    async def _add_kinds(self, server: Server, identity: Identity, listers: Listers, client: LocalClient) -> None:
+    async def _add_kinds(
+        self, server: Server, identity: Identity, listers: Listers, client: LocalClient, proxy: NodeProxy
+    ) -> None:
         options = self.options
         pods = PodEndpoints(server.registry, listers, client)
         every = "AlwaysAllow" in options.authorization_mode
@@ -215,9 +228,10 @@ class APIServer:
         ]
         issuer = TokenIssuer(identity.token_settings, listers, lambda: self._now().timestamp(), self._world.uid)
         further: dict[GroupResource, dict[str, Subresource]] = {
-            _ACCOUNTS: {"token": token_subresource(issuer)},
-            PODS: pods.subresources(),
+            resource: dict(found) for resource, found in proxy.subresources().items()
         }
+        further.setdefault(_ACCOUNTS, {})["token"] = token_subresource(issuer)
+        further.setdefault(PODS, {}).update(pods.subresources())
         allocation = ServiceAllocation(self._service_cidrs(), AddressRecords(server.registry.client).write)
         stored = built_in_resources(
             lambda: identity.escalation,
@@ -260,7 +274,7 @@ class APIServer:
             rbac=identity.resolver is not None,
         )
 
-    def _steps(self, bootstrap: Bootstrap) -> dict[str, Callable[[], Awaitable[None]]]:
+    def _steps(self, bootstrap: Bootstrap, upkeep: APIServiceUpkeep) -> dict[str, Callable[[], Awaitable[None]]]:
         def stamp() -> str:
             return format_time(self._now())
 
@@ -273,6 +287,7 @@ class APIServer:
             "scheduling/bootstrap-system-priority-classes": bootstrap.plain,
             "priority-and-fairness-config-producer": lambda: bootstrap.flow_schema_status(stamp()),
             "bootstrap-controller": bootstrap.kubernetes_service,
+            "kube-apiserver-autoregistration": upkeep.start,
             "start-kubernetes-service-cidr-controller": lambda: bootstrap.service_cidr(stamp()),
         }
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from bowsprit.apiserver.authentication.serviceaccount import TokenSettings
 from bowsprit.controlplane.options import APIServerOptions
+from bowsprit.pki.errors import PKIError
 from bowsprit.pki.files import read_file, write_private
 from bowsprit.pki.signing import PublicKey, load_signing_key, load_verification_keys, new_signing_key
 
@@ -77,7 +79,6 @@ def _is_good(files: ServingFiles, names: list[str], addresses: list[str], now: d
     from cryptography import x509
 
     from bowsprit.pki.authority import load_certificate, needs_renewal
-    from bowsprit.pki.errors import PKIError
 
     try:
         pem = read_file(files.cert)
@@ -113,3 +114,22 @@ def token_settings(options: APIServerOptions) -> TokenSettings:
         keys or [signing.public_key()],
         options.service_account_extend_token_expiration,
     )
+
+
+def kubelet_context(options: APIServerOptions) -> ssl.SSLContext:
+    """The TLS context for kubelets: with the server's client certificate, and verifying when an authority is given.
+
+    Raises:
+        PKIError: a file cannot be used.
+    """
+    authority = options.kubelet_certificate_authority
+    try:
+        context = ssl.create_default_context(cafile=str(authority) if authority is not None else None)
+        if authority is None:  # upstream: without --kubelet-certificate-authority the kubelet is not verified
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if options.kubelet_client_certificate is not None and options.kubelet_client_key is not None:
+            context.load_cert_chain(options.kubelet_client_certificate, options.kubelet_client_key)
+    except (OSError, ssl.SSLError) as exc:
+        raise PKIError(f"cannot use the kubelet client certificate or authority: {exc}") from exc
+    return context

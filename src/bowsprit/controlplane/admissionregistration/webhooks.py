@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.admissionregistration.validation import validating_binding_errors, validating_policy_errors
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 
@@ -64,6 +66,12 @@ class PolicyStrategy(StatusedStrategy):
             spec["failurePolicy"] = "Fail"
         default_match(spec.get("matchConstraints"))
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return validating_policy_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validating_policy_errors(new)
+
 
 class MutatingPolicyStrategy(Strategy):
     """MutatingAdmissionPolicy has no status."""
@@ -92,6 +100,12 @@ class PolicyBindingStrategy(Strategy):
             and obj.get("kind", "").startswith("Mutating")
         ):
             reference["parameterNotFoundAction"] = "Deny"
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return validating_binding_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return validating_binding_errors(new)
 
 
 def webhook_cells(obj: Obj, now: datetime) -> list[Any]:

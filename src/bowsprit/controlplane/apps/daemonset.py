@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.apps.validation import daemon_set_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, labels_text, name_of, selector_text
@@ -50,8 +51,13 @@ class DaemonSetStrategy(StatusedStrategy):
             generation += 1
         new["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(generation)
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return daemon_set_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector"))
+        return daemon_set_errors(new) + immutable_field(
+            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        )
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.controlplane.apps.validation import deployment_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
@@ -34,8 +35,13 @@ class DeploymentStrategy(StatusedStrategy):
             if spec.get(field) is None:
                 spec[field] = value
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return deployment_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector"))
+        return deployment_errors(new) + immutable_field(
+            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        )
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

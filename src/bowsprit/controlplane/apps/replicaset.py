@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.apps.validation import replica_set_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
@@ -26,8 +27,13 @@ class ReplicaSetStrategy(StatusedStrategy):
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"replicas": 0}
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return replica_set_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector"))
+        return replica_set_errors(new) + immutable_field(
+            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        )
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

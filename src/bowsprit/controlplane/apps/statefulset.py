@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.apps.validation import stateful_set_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.printing import age_of, containers_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
@@ -65,6 +66,9 @@ class StatefulSetStrategy(StatusedStrategy):
         names = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
         detail = f"updates to statefulset spec for fields other than {names} and '{_MUTABLE[-1]}' are forbidden"
         return [fielderrors.forbidden(path("spec"), detail)]
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return stateful_set_errors(obj)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

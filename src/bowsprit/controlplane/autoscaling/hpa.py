@@ -11,8 +11,10 @@ from typing import Any
 import orjson
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.autoscaling.validation import autoscaler_errors
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.quantity import Quantity
 
@@ -42,6 +44,12 @@ class AutoscalerStrategy(StatusedStrategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"desiredReplicas": 0, "currentMetrics": None}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return autoscaler_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return autoscaler_errors(new)
 
 
 def _default_rules(behavior: Obj, direction: str, window: int | None, policies: list[tuple[str, int, int]]) -> None:

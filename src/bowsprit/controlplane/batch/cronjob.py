@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.controlplane.batch.job import default_job_spec
+from bowsprit.controlplane.batch.validation import cron_job_errors
 from bowsprit.controlplane.printing import NONE, age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.objects import Obj
 
@@ -25,6 +27,12 @@ class CronJobStrategy(StatusedStrategy):
         # Upstream defaults only the pod template here; the job's own defaults come when a job is made.
         pod = {"template": job.get("template")}
         default_job_spec(pod)
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return cron_job_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return cron_job_errors(new)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

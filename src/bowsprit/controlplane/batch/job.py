@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.batch.validation import job_errors, job_update_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import human_duration
 from bowsprit.machinery.objects import Obj, find_condition
 from bowsprit.machinery.time import parse_time
@@ -73,6 +75,12 @@ class JobStrategy(StatusedStrategy):
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"status.successful": str((obj.get("status") or {}).get("succeeded", 0))}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return job_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return job_update_errors(new, old)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

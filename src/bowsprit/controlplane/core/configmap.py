@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.datavalidation import config_map_errors
 from bowsprit.controlplane.immutable import frozen_data_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery.fielderrors import FieldError
@@ -15,8 +16,11 @@ from bowsprit.machinery.objects import Obj
 class ConfigMapStrategy(Strategy):
     """Data, and nothing else."""
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return config_map_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return frozen_data_errors(new, old, ("data", "binaryData"))
+        return config_map_errors(new) + frozen_data_errors(new, old, ("data", "binaryData"))
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

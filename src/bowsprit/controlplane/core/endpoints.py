@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.endpointsvalidation import endpoints_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 _SHOWN = 3
@@ -20,6 +22,12 @@ class EndpointsStrategy(Strategy):
             for port in subset.get("ports") or ():
                 if not port.get("protocol"):
                     port["protocol"] = "TCP"
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return endpoints_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return endpoints_errors(new)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

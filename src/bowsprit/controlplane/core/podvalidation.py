@@ -5,13 +5,12 @@ from __future__ import annotations
 from bowsprit.controlplane.core.affinityrules import affinity_errors, spreading_errors, toleration_errors
 from bowsprit.controlplane.core.containerrules import common_errors, container_errors, seccomp_errors, user_errors
 from bowsprit.controlplane.core.qos import qos_class
-from bowsprit.controlplane.core.resourcerules import NOT_NEGATIVE, amount_errors
+from bowsprit.controlplane.core.resourcerules import amount_errors
 from bowsprit.controlplane.core.volumerules import volume_errors
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.selectors import LabelSelector, SelectorError
 from bowsprit.machinery.validation import (
     is_dns1123_label,
     is_dns1123_subdomain,
@@ -343,39 +342,3 @@ def template_errors(template: Obj | None, where: Path) -> list[FieldError]:
         detail = "ephemeral containers not allowed in pod template"
         errors.append(fielderrors.forbidden(where.child("spec", "ephemeralContainers"), detail))
     return errors
-
-
-def workload_template_errors(spec: Obj, where: Path, *, always: bool = True) -> list[FieldError]:
-    """The template of a workload: labels under the selector, restart policy Always, no deadline.
-
-    Args:
-        spec: with ``selector`` (a LabelSelector) and ``template``.
-        where: the path of the spec.
-        always: only restartPolicy Always is allowed.
-    """
-    template, place = spec.get("template"), where.child("template")
-    if template is None:
-        return [fielderrors.required(place)]
-    errors: list[FieldError] = []
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    try:
-        selector = LabelSelector.from_obj(spec.get("selector") or {})
-    except SelectorError:
-        selector = None
-    if selector is not None and not selector.is_empty() and not selector.matches(labels):
-        detail = "`selector` does not match template `labels`"
-        errors.append(fielderrors.invalid(place.child("metadata", "labels"), labels, detail))
-    errors += template_errors(template, place)
-    pod = template.get("spec") or {}
-    if always and pod.get("restartPolicy") != "Always":
-        spot = place.child("spec", "restartPolicy")
-        errors.append(fielderrors.not_supported(spot, pod.get("restartPolicy", ""), ["Always"]))
-    if pod.get("activeDeadlineSeconds") is not None:
-        detail = "activeDeadlineSeconds in ReplicaSet is not Supported"
-        errors.append(fielderrors.forbidden(place.child("spec", "activeDeadlineSeconds"), detail))
-    return errors
-
-
-def not_negative(value: int | None, where: Path) -> list[FieldError]:
-    """A count."""
-    return [fielderrors.invalid(where, value, NOT_NEGATIVE)] if value is not None and value < 0 else []

@@ -6,8 +6,23 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.quotavalidation import limit_range_errors, quota_errors, quota_update_errors
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
+
+
+class QuotaStrategy(StatusedStrategy):
+    """Quotas have no generation."""
+
+    has_generation = False
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return quota_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return quota_update_errors(new, old)
 
 
 class LimitRangeStrategy(Strategy):
@@ -27,6 +42,12 @@ class LimitRangeStrategy(Strategy):
             for field in ("default", "defaultRequest"):
                 if not item[field]:
                     del item[field]
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return limit_range_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return limit_range_errors(new)
 
 
 def quota_cells(obj: Obj, now: datetime) -> list[Any]:

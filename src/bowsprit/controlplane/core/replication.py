@@ -8,8 +8,12 @@ from typing import Any
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_template
+from bowsprit.controlplane.core.podvalidation import template_errors
+from bowsprit.controlplane.countrules import not_negative
 from bowsprit.controlplane.printing import age_of, containers_text, labels_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
 
@@ -33,6 +37,24 @@ class ReplicationControllerStrategy(StatusedStrategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"replicas": 0}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        spec, where = obj.get("spec") or {}, path("spec")
+        errors = not_negative(spec.get("replicas"), where.child("replicas"))
+        errors += not_negative(spec.get("minReadySeconds"), where.child("minReadySeconds"))
+        selector, template = spec.get("selector") or {}, spec.get("template")
+        if not selector:
+            errors.append(fielderrors.required(where.child("selector")))
+        if template is None:
+            return [*errors, fielderrors.required(where.child("template"))]
+        labels = (template.get("metadata") or {}).get("labels") or {}
+        if any(labels.get(key) != value for key, value in selector.items()):
+            detail = "`selector` does not match template `labels`"
+            errors.append(fielderrors.invalid(where.child("template", "metadata", "labels"), labels, detail))
+        return errors + template_errors(template, where.child("template"))
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(new)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"status.replicas"})

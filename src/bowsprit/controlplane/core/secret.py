@@ -8,6 +8,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.datavalidation import secret_errors
 from bowsprit.controlplane.immutable import frozen_data_errors, immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -40,6 +41,9 @@ class SecretStrategy(Strategy):
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"type": obj.get("type") or ""}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return secret_errors(obj)
 
 
 def merge_string_data(obj: Obj) -> None:

@@ -8,8 +8,15 @@ from typing import Any
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_volume_source
+from bowsprit.controlplane.core.storagevalidation import (
+    claim_errors,
+    claim_update_errors,
+    persistent_volume_errors,
+    persistent_volume_update_errors,
+)
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import copy_field
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
@@ -36,6 +43,12 @@ class VolumeStrategy(Strategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return persistent_volume_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return persistent_volume_update_errors(new, old)
+
 
 class ClaimStrategy(Strategy):
     """PersistentVolumeClaim."""
@@ -52,6 +65,12 @@ class ClaimStrategy(Strategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
         _mirror_data_source(new["spec"])
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return claim_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return claim_update_errors(new, old)
 
 
 def _mirror_data_source(spec: Obj) -> None:

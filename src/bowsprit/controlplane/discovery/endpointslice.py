@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.endpointsvalidation import endpoint_slice_errors
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -24,8 +25,13 @@ class EndpointSliceStrategy(Strategy):
             if port.get("protocol") is None:
                 port["protocol"] = "TCP"
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return endpoint_slice_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new.get("addressType"), old.get("addressType"), path("addressType"))
+        return endpoint_slice_errors(new) + immutable_field(
+            new.get("addressType"), old.get("addressType"), path("addressType")
+        )
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

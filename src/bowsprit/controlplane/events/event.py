@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.events.validation import event_errors
 from bowsprit.controlplane.printing import name_of
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.objects import Obj, deep_copy
 
@@ -40,6 +42,9 @@ class EventStrategy(Strategy):
     """Selectable by what they are about."""
 
     allow_create_on_update = True
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return event_errors(obj)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({*SELECTABLE, *(name.replace("involvedObject", "regarding") for name in SELECTABLE[:7])})

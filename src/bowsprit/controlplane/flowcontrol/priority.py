@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.controlplane.flowcontrol.validation import flow_schema_errors, priority_level_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj, find_condition
 
 
@@ -17,6 +19,12 @@ class FlowSchemaStrategy(StatusedStrategy):
         spec = obj.setdefault("spec", {})
         if not spec.get("matchingPrecedence"):
             spec["matchingPrecedence"] = 1000
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return flow_schema_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return flow_schema_errors(new)
 
 
 class PriorityLevelStrategy(StatusedStrategy):
@@ -37,6 +45,12 @@ class PriorityLevelStrategy(StatusedStrategy):
             for field in ("nominalConcurrencyShares", "lendablePercent"):
                 if exempt.get(field) is None:
                     exempt[field] = 0
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return priority_level_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return priority_level_errors(new)
 
 
 def schema_cells(obj: Obj, now: datetime) -> list[Any]:

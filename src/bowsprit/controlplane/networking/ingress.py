@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.networking.validation import ingress_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -18,6 +19,12 @@ class IngressStrategy(StatusedStrategy):
     """The main endpoint."""
 
     empty_status: ClassVar[Obj] = {"loadBalancer": {}}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return ingress_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return ingress_errors(new)
 
 
 class IngressClassStrategy(Strategy):

@@ -6,7 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.networking.validation import ip_address_errors, network_policy_errors, service_cidr_errors
 from bowsprit.controlplane.printing import age_of, name_of, selector_text
+from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj
 
@@ -24,6 +28,39 @@ class NetworkPolicyStrategy(Strategy):
                     port["protocol"] = "TCP"
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return network_policy_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return network_policy_errors(new)
+
+
+class AddressStrategy(Strategy):
+    """IPAddress: what it belongs to cannot change."""
+
+    def validate_name(self, name: str) -> list[str]:
+        return []  # the name is an address, checked with the rest
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return ip_address_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        where = path("spec", "parentRef")
+        before, after = (old.get("spec") or {}).get("parentRef"), (new.get("spec") or {}).get("parentRef")
+        return ip_address_errors(new) + immutable_field(after, before, where)
+
+
+class ServiceCIDRStrategy(StatusedStrategy):
+    """ServiceCIDR."""
+
+    has_generation = False
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return service_cidr_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return service_cidr_errors(new)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

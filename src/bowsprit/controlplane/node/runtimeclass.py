@@ -8,8 +8,10 @@ from typing import Any
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_dns1123_label
 
 
 class RuntimeClassStrategy(Strategy):
@@ -19,6 +21,12 @@ class RuntimeClassStrategy(Strategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return immutable_field(new.get("handler"), old.get("handler"), path("handler"))
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return [
+            fielderrors.invalid(path("handler"), obj.get("handler", ""), text)
+            for text in is_dns1123_label(obj.get("handler", ""))
+        ]
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

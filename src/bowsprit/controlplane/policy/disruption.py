@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.policy.validation import budget_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 
@@ -16,6 +18,12 @@ class DisruptionBudgetStrategy(StatusedStrategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return budget_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return budget_errors(new)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

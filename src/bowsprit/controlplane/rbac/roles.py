@@ -10,6 +10,7 @@ from bowsprit.apiserver.authorization.escalation import EscalationCheck
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Finish, Strategy
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.rbac.validation import binding_errors, role_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
@@ -47,6 +48,12 @@ class RoleStrategy(Strategy):
         if check is not None:
             await check.check_role(ctx.user, new, old)
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return role_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return role_errors(new)
+
 
 class BindingStrategy(RoleStrategy):
     """RoleBinding and ClusterRoleBinding."""
@@ -68,6 +75,9 @@ class BindingStrategy(RoleStrategy):
         check = self._check()
         if check is not None:
             await check.check_binding(ctx.user, new, old)
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return binding_errors(obj)
 
 
 def role_cells(obj: Obj, now: datetime) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.resource.validation import claim_errors, claim_template_errors
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
@@ -35,6 +36,9 @@ class ClaimStrategy(StatusedStrategy):
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return immutable_field(new.get("spec"), old.get("spec"), path("spec"))
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return claim_errors(obj)
+
 
 class ClaimTemplateStrategy(Strategy):
     """ResourceClaimTemplate: the spec cannot change."""
@@ -44,6 +48,9 @@ class ClaimTemplateStrategy(Strategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return immutable_field(new.get("spec"), old.get("spec"), path("spec"))
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return claim_template_errors(obj)
 
 
 class GenerationStrategy(Strategy):

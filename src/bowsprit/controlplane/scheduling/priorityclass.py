@@ -41,6 +41,33 @@ class PriorityClassStrategy(Strategy):
                 "this is a system priority class and cannot be deleted",
             )
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return priority_class_errors(obj)
+
+
+_SYSTEM = {"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
+_HIGHEST = 1000000000
+
+
+def priority_class_errors(obj: Obj) -> list[FieldError]:
+    """Upstream ValidatePriorityClass."""
+    errors: list[FieldError] = []
+    name, value = name_of(obj), obj.get("value", 0)
+    if name.startswith("system-"):
+        if _SYSTEM.get(name) != value:
+            known = f"{name} is not a known system priority class"
+            if name in _SYSTEM:
+                known = f"value of {name} PriorityClass must be {_SYSTEM[name]}"
+            detail = f"priority class names with 'system-' prefix are reserved for system use only. error: {known}"
+            errors.append(fielderrors.forbidden(path("metadata", "name"), detail))
+    elif value > _HIGHEST:
+        detail = f"maximum allowed value of a user defined priority is {_HIGHEST}"
+        errors.append(fielderrors.forbidden(path("value"), detail))
+    policy = obj.get("preemptionPolicy")
+    if policy not in (None, "", "PreemptLowerPriority", "Never"):
+        errors.append(fielderrors.not_supported(path("preemptionPolicy"), policy, ["PreemptLowerPriority", "Never"]))
+    return errors
+
 
 def cells(obj: Obj, now: datetime) -> list[Any]:
     """Name, Value, Global-Default, Age, PreemptionPolicy."""

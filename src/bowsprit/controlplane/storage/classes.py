@@ -10,6 +10,11 @@ from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.controlplane.storage.validation import (
+    storage_class_errors,
+    volume_attachment_errors,
+    volume_attachment_update_errors,
+)
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
@@ -30,6 +35,9 @@ class StorageClassStrategy(Strategy):
         for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
             errors += immutable_field(new.get(field), old.get(field), path(field))
         return errors
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return storage_class_errors(obj)
 
 
 class CSIDriverStrategy(Strategy):
@@ -60,6 +68,12 @@ class VolumeAttachmentStrategy(StatusedStrategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"attached": False}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return volume_attachment_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return volume_attachment_update_errors(new, old)
 
 
 def class_cells(obj: Obj, now: datetime) -> list[Any]:

@@ -1,0 +1,63 @@
+"""Rules for the storage kinds (upstream pkg/apis/storage/validation)."""
+
+from __future__ import annotations
+
+from bowsprit.controlplane.countrules import one_of
+from bowsprit.controlplane.labelrules import name_errors
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_name
+
+_MOST_PARAMETERS = 512
+_LARGEST_PARAMETERS = 256 << 10
+
+
+def storage_class_errors(obj: Obj) -> list[FieldError]:
+    """A StorageClass."""
+    errors: list[FieldError] = []
+    provisioner, where = obj.get("provisioner", ""), path("provisioner")
+    if not provisioner:
+        errors.append(fielderrors.required(where))
+    else:
+        errors += [fielderrors.invalid(where, provisioner, text) for text in is_qualified_name(provisioner.lower())]
+    parameters = obj.get("parameters") or {}
+    if len(parameters) > _MOST_PARAMETERS:
+        errors.append(fielderrors.too_long(path("parameters"), _MOST_PARAMETERS))
+    if any(not key for key in parameters):
+        errors.append(fielderrors.invalid(path("parameters"), "", "field can not be empty."))
+    if sum(len(key) + len(value) for key, value in parameters.items()) > _LARGEST_PARAMETERS:
+        errors.append(fielderrors.too_long(path("parameters"), _LARGEST_PARAMETERS))
+    errors += one_of(obj.get("reclaimPolicy"), ["Delete", "Retain"], path("reclaimPolicy"))
+    modes = ["Immediate", "WaitForFirstConsumer"]
+    return errors + one_of(obj.get("volumeBindingMode"), modes, path("volumeBindingMode"))
+
+
+def volume_attachment_errors(obj: Obj) -> list[FieldError]:
+    """A VolumeAttachment."""
+    spec, where = obj.get("spec") or {}, path("spec")
+    errors: list[FieldError] = []
+    attacher = spec.get("attacher", "")
+    if not attacher:
+        errors.append(fielderrors.required(where.child("attacher")))
+    else:
+        errors += [
+            fielderrors.invalid(where.child("attacher"), attacher, text) for text in is_qualified_name(attacher.lower())
+        ]
+    source = spec.get("source") or {}
+    given = [kind for kind in ("inlineVolumeSpec", "persistentVolumeName") if source.get(kind) is not None]
+    if not given:
+        detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+        errors.append(fielderrors.required(where.child("source"), detail))
+    elif len(given) > 1:
+        detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
+        errors.append(fielderrors.forbidden(where.child("source"), detail))
+    return errors + name_errors(spec.get("nodeName", ""), where.child("nodeName"), is_dns1123_subdomain)
+
+
+def volume_attachment_update_errors(new: Obj, old: Obj) -> list[FieldError]:
+    """The spec stays."""
+    errors = volume_attachment_errors(new)
+    if new.get("spec") != old.get("spec"):
+        errors.append(fielderrors.invalid(path("spec"), new.get("spec"), "field is immutable"))
+    return errors
