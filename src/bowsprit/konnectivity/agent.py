@@ -60,6 +60,8 @@ class ServerConnection:
         self._channel = channel
         self._dials: set[asyncio.Task[None]] = set()
         self._port: ServerStream | None = None
+        self._stream: Stream | None = None
+        self._early: list[bytes] = []
         self.headers: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
         self.tunnel: Tunnel | None = None
         self.server_id = ""
@@ -84,10 +86,13 @@ class ServerConnection:
         except ValueError:
             raise ValueError(f'strconv.Atoi: parsing "{counts[0]}": invalid syntax') from None
         self.server_id = ids[0]
-        self._start_tunnel(stream, headers)
+        self._stream = stream
         return self.server_id, count
 
-    def _start_tunnel(self, stream: Stream, headers: Metadata) -> None:
+    def serve(self) -> None:
+        """Serve the server's packets, those that came right behind its headers first."""
+        stream, headers = self._stream, self.headers.result()
+        assert stream is not None
         announced = md.values(headers, WINDOW_HEADER)
         window = int(announced[0]) if len(announced) == 1 and announced[0].isdigit() and len(announced[0]) < 11 else 0
         port = self._port = ServerStream(stream)
@@ -96,6 +101,9 @@ class ServerConnection:
         self.tunnel = Tunnel(
             port, self._dial, loop.call_later, peer_window=min(window, _MAX_WINDOW) if window else None
         )
+        early, self._early = self._early, []
+        for message in early:
+            self.message_received(stream, message)
 
     def close(self) -> None:
         """End the connection to the server."""
@@ -109,7 +117,7 @@ class ServerConnection:
 
     def message_received(self, stream: Stream, message: bytes) -> None:
         if self.tunnel is None or self._port is None:
-            stream.acknowledge(len(message) + 5)
+            self._early.append(message)  # not acknowledged: bounded by the stream's window
             return
         self._port.received(len(message) + 5)
         try:
@@ -329,6 +337,7 @@ class ProxyAgent:
             channel.protocol.close()
             raise
         self.servers[server_id] = connection
+        connection.serve()
         self._received_count = received
         self.metrics.servers.set(len(self.servers))
         log.info("connected to server %r, which counts %d servers", server_id, received)

@@ -1,0 +1,108 @@
+"""Command lines as recorded: exit code and message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from konnectivity_transcripts import load
+
+from bowsprit.konnectivity import goflags
+from bowsprit.konnectivity.agent import AgentError, ProxyAgent
+from bowsprit.konnectivity.agentoptions import AGENT_FLAGS, AgentOptions
+from bowsprit.konnectivity.goflags import FlagError, HelpRequestedError
+from bowsprit.konnectivity.server import ProxyServer, ServerError
+from bowsprit.konnectivity.serveroptions import SERVER_FLAGS, OptionsError, ServerOptions
+from bowsprit.pki.authority import Authority
+
+CASES = load("flags")
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    authority = Authority.create("flags")
+    (tmp_path / "ca.crt").write_bytes(authority.ca_pem)
+    authority.issue_server("server", ["localhost"], ["127.0.0.1"]).save(tmp_path / "srv.crt", tmp_path / "srv.key")
+    authority.issue_client("agent").save(tmp_path / "ag.crt", tmp_path / "ag.key")
+    (tmp_path / "bad.pem").write_text("this is no PEM\n")
+    (tmp_path / "empty").write_text("")
+    monkeypatch.chdir(tmp_path)
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+async def start(program: str, arguments: list[str], warnings: list[str]) -> None:
+    """Run as far as the recorded program got: free ports instead of the recorded ones once the flags are valid."""
+    if program == "server":
+        options = ServerOptions.from_flags(goflags.parse(SERVER_FLAGS, arguments, warnings.append))
+        try:
+            options.validate()
+        except OptionsError as exc:
+            raise ServerError(f"failed to validate server options with {exc}") from exc
+        options.agent_port = options.admin_port = options.health_port = 0
+        server = ProxyServer(options, validate=False)
+        await server.start()
+        await server.stop(force=True)
+        return
+    agent_options = AgentOptions.from_flags(goflags.parse(AGENT_FLAGS, arguments, warnings.append))
+    try:
+        agent_options.validate()
+    except OptionsError as exc:
+        raise AgentError(f"failed to validate agent options with {exc}") from exc
+    agent_options.admin_server_port = 0
+    if agent_options.health_server_port < 65536:
+        agent_options.health_server_port = 0
+    agent = ProxyAgent(agent_options, validate=False)
+    await agent.start()
+    await agent.stop()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case["id"]))
+async def test_command_lines_end_as_recorded(case: dict[str, Any], directory: Path) -> None:
+    texts = [line["text"] for line in case["stderr"] if "text" in line]
+    warnings: list[str] = []
+    if case["exitCode"] is None:
+        await start(case["program"], case["args"], warnings)
+        return
+    with pytest.raises((FlagError, ServerError, AgentError)) as raised:
+        await start(case["program"], case["args"], warnings)
+    assert f"Error: {raised.value}" == texts[-1].rstrip("\n")
+    assert warnings == texts[:-1]
+
+
+def test_all_flags_have_an_option_or_are_klogs() -> None:
+    for flags, options in ((SERVER_FLAGS, ServerOptions), (AGENT_FLAGS, AgentOptions)):
+        fields = set(options.__dataclass_fields__)
+        names = {flag.field for flag in flags}
+        assert fields <= names
+        own = {flag.field for flag in flags if flag not in goflags.KLOG_FLAGS}
+        assert own - fields <= {"warn_on_channel_limit"}
+        defaults = options()
+        for flag in flags:
+            if flag.field in fields and not flag.target:
+                assert getattr(defaults, flag.field) == flag.default, flag.name
+
+
+def test_the_go_projects_tests_pass_every_flag_with_a_value() -> None:
+    shown = {"bool": "false", "int": "7", "float32": "0", "duration": "1h0m0s", "strings": "[]", "selector": "a=b"}
+    for flags in (SERVER_FLAGS, AGENT_FLAGS):
+        arguments = [f"--{flag.name}={shown.get(flag.kind, '')}" for flag in flags]
+        values = goflags.parse(flags, arguments, lambda line: None)
+        assert values["keepalive_time"] == 3_600_000_000_000
+
+
+def test_help_shows_flags_and_no_secret_ones() -> None:
+    with pytest.raises(HelpRequestedError):
+        goflags.parse(AGENT_FLAGS, ["--help"], lambda line: None)
+    text = goflags.usage("proxy-agent", "text", AGENT_FLAGS)
+    assert "--proxy-server-host string" in text
+    assert "--lease-label " not in text
+
+
+def test_a_value_may_be_the_next_argument() -> None:
+    values = goflags.parse(
+        SERVER_FLAGS, ["--mode", "http-connect", "-v", "6", "--enable-profiling", "x"], lambda line: None
+    )
+    assert (values["mode"], values["v"], values["enable_profiling"]) == ("http-connect", 6, True)
