@@ -34,7 +34,7 @@ class CelError(ValueError):
     """An expression that does not compile."""
 
 
-class EvaluationError(ValueError):
+class EvaluationError(CelError):
     """An expression that fails on a value; the text is like cel-go's."""
 
 

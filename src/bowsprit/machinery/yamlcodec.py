@@ -32,6 +32,7 @@ _WORDS |= dict.fromkeys(("-.inf", "-.Inf", "-.INF"), -math.inf)
 _INT = re.compile(r"[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|0[0-7]*|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _BASE60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_TIMESTAMP = re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt ]\d{1,2}:\d{1,2}:\d{1,2}(\.\d+)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 _MERGE = "tag:yaml.org,2002:merge"
 _TAG = "tag:yaml.org,2002:"
 
@@ -287,7 +288,7 @@ class _Dumper(yaml.CSafeDumper):
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
     style: str | None = None
-    if resolve(text) is not text or _BASE60.fullmatch(text) or text in {"<<", "="}:
+    if resolve(text) is not text or _BASE60.fullmatch(text) or _TIMESTAMP.fullmatch(text) or text in {"<<", "="}:
         style = '"'
     elif "\n" in text:
         style = "|"
@@ -309,6 +310,4 @@ _Dumper.add_representer(float, _represent_float)
 
 def encode_yaml(value: Any) -> str:
     """YAML text of a JSON value as `kubectl get -o yaml` lays it out."""
-    return yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True, width=2**31 - 1
-    )
+    return yaml.dump(value, Dumper=_Dumper, default_flow_style=False, sort_keys=True, allow_unicode=True, width=80)
