@@ -93,7 +93,8 @@ def mask(value: Any, paths: list[str]) -> Any:
 
 
 def _pieces(message: str) -> list[str]:
-    return sorted(re.split(r", |; ", message.replace("[", "").replace("]", "")))
+    """What a joined message says, in any order: `x is invalid: [a, b]` is `x is invalid`, `a` and `b`."""
+    return sorted(re.split(r", |; |: \[", message.removesuffix("]")))
 
 
 def differences(want: Any, got: Any, where: str = "$") -> Iterator[str]:

@@ -14,7 +14,7 @@ from bowsprit.apiserver.lookup import Listers
 from bowsprit.apiserver.options import DeleteOptions
 from bowsprit.apiserver.registry import Registry
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.apiserver.resource import ActionSubresource, Printer, Resource, Subresource, Version, Virtual
+from bowsprit.apiserver.resource import ActionSubresource, Resource, Subresource, Version, Virtual
 from bowsprit.controlplane.core import componentstatus
 from bowsprit.controlplane.core.binding import PODS, PodBinding
 from bowsprit.controlplane.core.eviction import BUDGETS, PodEviction
@@ -62,7 +62,7 @@ class PodEndpoints:
         await self._client.delete(PODS, namespace, name, DeleteOptions.from_obj(options))
 
 
-def component_statuses(check_store: Callable[[], Awaitable[object]], printer: Printer | None) -> Resource:
+def component_statuses(check_store: Callable[[], Awaitable[object]]) -> Virtual:
     """The collection `componentstatuses`: asked anew at every read."""
 
     async def get(_: RequestContext, name: str) -> Obj:
@@ -75,23 +75,7 @@ def component_statuses(check_store: Callable[[], Awaitable[object]], printer: Pr
         items = await componentstatus.probe_all(check_store)
         return {"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items}
 
-    gvk = GroupVersionKind("", "v1", "ComponentStatus")
-    version = Version(
-        GroupVersionResource("", "v1", "componentstatuses"),
-        gvk,
-        BuiltinSchema(gvk),
-        printer=printer,
-        deprecation_warning="v1 ComponentStatus is deprecated in v1.19+",
-    )
-    return Resource(
-        "ComponentStatus",
-        "componentstatuses",
-        [version],
-        namespaced=False,
-        short_names=("cs",),
-        verbs=("get", "list"),
-        virtual=Virtual(get=get, list=read_all),
-    )
+    return Virtual(get=get, list=read_all)
 
 
 class AddressRecords:

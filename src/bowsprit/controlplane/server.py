@@ -41,7 +41,7 @@ from bowsprit.controlplane.bootstrap import Bootstrap, BootstrapOptions
 from bowsprit.controlplane.core.binding import PODS
 from bowsprit.controlplane.core.nodeproxy import NodeProxy
 from bowsprit.controlplane.core.serviceallocation import AllocatingServiceStrategy, ServiceAllocation
-from bowsprit.controlplane.endpoints import AddressRecords, PodEndpoints
+from bowsprit.controlplane.endpoints import COMPONENT_STATUSES, AddressRecords, PodEndpoints, component_statuses
 from bowsprit.controlplane.hooks import PostStartHooks
 from bowsprit.controlplane.identity import Identity, build_identity
 from bowsprit.controlplane.kinds import built_in_resources
@@ -240,6 +240,10 @@ class APIServer:
             frozenset(resource.gr for resource in virtual),
         )
         for resource in [*stored, *virtual]:
+            if resource.gr == COMPONENT_STATUSES:
+                resource.virtual = component_statuses(lambda: server.store.get("/registry/health"))
+                for version in resource.versions:
+                    version.deprecation_warning = "v1 ComponentStatus is deprecated in v1.19+"
             await server.registry.add(resource)
         allocation.load(listers(_SERVICES).list())
 

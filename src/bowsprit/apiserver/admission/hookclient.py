@@ -18,6 +18,7 @@ from bowsprit.machinery.codec import encode_json
 from bowsprit.machinery.errors import generic
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
+from bowsprit.net.dial import Dialer
 
 if TYPE_CHECKING:
     import aiohttp
@@ -40,10 +41,16 @@ class CallError(Exception):
 
 
 class HookClient:
-    """See the module's docstring."""
+    """See the module's docstring.
 
-    def __init__(self, resolve: Resolve) -> None:
+    Args:
+        resolve: where services are.
+        dialer: how services are reached when it is not directly (egress selection); then each call has its own connection.
+    """
+
+    def __init__(self, resolve: Resolve, dialer: Dialer | None = None) -> None:
         self._resolve = resolve
+        self._dialer = dialer
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
 
@@ -66,34 +73,35 @@ class HookClient:
         """
         import aiohttp
 
+        from bowsprit.net.dial_connector import DialConnector
+
         url, target, server_name = await self._target(config, seconds)
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
-            # Go answers only gzip here, and reads it itself.
-            self._session = aiohttp.ClientSession(connector=connector, headers=_HEADERS)
+        context = self._context(config.get("caBundle") or "")
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._session.post(
-                    target,
-                    data=encode_json(review),
-                    ssl=self._context(config.get("caBundle") or ""),
-                    server_hostname=server_name,
-                    allow_redirects=False,
-                ) as answer,
-            ):
-                body = await answer.content.read(_LARGEST_ANSWER + 1)
-                while not answer.content.at_eof() and len(body) <= _LARGEST_ANSWER:
-                    body += await answer.content.read(_LARGEST_ANSWER + 1 - len(body))
+            async with asyncio.timeout(seconds):
+                if server_name is not None and self._dialer is not None:
+                    connector = DialConnector(self._dialer, context=context, server_hostname=server_name)
+                    async with aiohttp.ClientSession(connector=connector, headers=_HEADERS) as session:
+                        status, body = await _exchange(session, target, review)
+                else:
+                    status, body = await _exchange(self._pooled(), target, review, context, server_name)
         except TimeoutError:
             raise CallError(f"Post {quote(url)}: context deadline exceeded") from None
         except aiohttp.ClientError as exc:
             raise CallError(f"Post {quote(url)}: {_cause(exc)}") from exc
         if len(body) > _LARGEST_ANSWER:
             raise CallError(f"Post {quote(url)}: the answer is larger than {_LARGEST_ANSWER} bytes")
-        if not 200 <= answer.status < 300:
-            raise CallError(_refusal(answer.status, body))
+        if not 200 <= status < 300:
+            raise CallError(_refusal(status, body))
         return body
+
+    def _pooled(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+            self._session = aiohttp.ClientSession(connector=connector, headers=_HEADERS)
+        return self._session
 
     async def _target(self, config: Obj, seconds: float) -> tuple[str, str, str | None]:
         """(the URL to tell, the URL to dial, the name that the certificate must have)."""
@@ -126,6 +134,25 @@ class HookClient:
                 raise CallError(f"unable to load root certificates: {exc}") from exc
             self._contexts[bundle] = context
         return context
+
+
+async def _exchange(
+    session: aiohttp.ClientSession,
+    url: str,
+    review: Obj,
+    context: ssl.SSLContext | bool = True,
+    server_name: str | None = None,
+) -> tuple[int, bytes]:
+    """Status and body (at most one byte more than may be)."""
+    async with session.post(
+        url, data=encode_json(review), ssl=context, server_hostname=server_name, allow_redirects=False
+    ) as answer:
+        body = bytearray()
+        async for piece in answer.content.iter_any():
+            body += piece
+            if len(body) > _LARGEST_ANSWER:
+                break
+        return answer.status, bytes(body)
 
 
 def _cause(exc: aiohttp.ClientError) -> str:
