@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "bowsprit.cli.controller_manager:controller_manager",
         "Run the controllers (kube-controller-manager's flags).",
     ),
+    "scheduler": ("bowsprit.cli.scheduler:scheduler", "Run a scheduler, replay scenarios, explain decisions."),
     "kubelet": ("bowsprit.cli.kubelet:kubelet", "Run simulated nodes."),
     "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
     "konnectivity": (

@@ -19,7 +19,7 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.selectors import LabelSelector
 from bowsprit.machinery.time import parse_time
 from bowsprit.scheduler.nodeselector import PreferredTerms, RequiredNodeAffinity
-from bowsprit.scheduler.requests import Amounts, non_zero_requests, pod_requests
+from bowsprit.scheduler.requests import Amounts, non_zero_requests, pod_requests, scored_requests
 from bowsprit.scheduler.tolerations import Toleration
 
 _FAR_FUTURE = float("inf")
@@ -149,6 +149,7 @@ class PodShape:
     preemption_policy: str
     requests: Amounts
     non_zero: tuple[int, int]
+    scored: tuple[int, int]
     ports: tuple[HostPort, ...]
     tolerations: tuple[Toleration, ...]
     node_affinity: RequiredNodeAffinity
@@ -162,7 +163,7 @@ class PodShape:
     image_slots: int
     features: frozenset[str]
     gates: bool
-    cache: dict[str, Any] = field(default_factory=dict)  # what plugins derive from the shape, by their key
+    cache: dict[Any, Any] = field(default_factory=dict)  # what plugins derive from the shape, by their key
 
     @property
     def has_affinity(self) -> bool:
@@ -186,6 +187,7 @@ def _compile(obj: Obj) -> PodShape:
         preemption_policy=spec.get("preemptionPolicy") or "PreemptLowerPriority",
         requests=pod_requests(spec, status),
         non_zero=non_zero_requests(spec, status),
+        scored=scored_requests(spec, status),
         ports=_host_ports(spec),
         tolerations=tuple(Toleration.from_obj(t) for t in spec.get("tolerations") or ()),
         node_affinity=RequiredNodeAffinity.from_spec(spec),

@@ -71,7 +71,8 @@ class Budgets:
     def split(self, pods: list[PodInfo]) -> tuple[list[PodInfo], list[PodInfo]]:
         """(violating, others): evicting the pods in this order, which ones break a budget?"""
         allowed = [item[3] for item in self._items]
-        violating, others = [], []
+        violating: list[PodInfo] = []
+        others: list[PodInfo] = []
         for pod in pods:
             violates = False
             for position, (namespace, selector, disrupted, _) in enumerate(self._items):
@@ -149,6 +150,13 @@ class DefaultPreemption:
         self._percentage = 10 if percentage is None else int(percentage)
         self._absolute = 100 if absolute is None else int(absolute)
         self._handle = handle
+        self.preempting: set[str] = set()  # uids of pods whose victims are being deleted
+
+    def pre_enqueue(self, pod: PodInfo) -> Status | None:
+        """Hold a preemptor until its victims' deletions are issued (asynchronous preemption)."""
+        if pod.uid in self.preempting:
+            return unresolvable("waiting for the preemption for this pod to be finished")
+        return None
 
     def post_filter(self, state: CycleState, pod: PodInfo, statuses: NodeStatuses) -> tuple[str | None, Status | None]:
         nominated, status = self._preempt(state, pod, statuses)

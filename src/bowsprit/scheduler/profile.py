@@ -30,6 +30,11 @@ POINTS: dict[str, tuple[str, ...]] = {
     "placementGenerate": ("placement_generate",),
     "placementScore": ("placement_score",),
 }
+# the order in which upstream fills the points: it decides which error is reported first
+_EXPANSION_ORDER = (
+    "preFilter", "filter", "postFilter", "reserve", "preScore", "score", "preBind", "bind", "postBind", "permit",
+    "preEnqueue", "queueSort", "placementGenerate", "placementScore",
+)  # fmt: skip
 _GO_NAMES = {point: point[0].upper() + point[1:] + "Plugin" for point in POINTS}
 
 
@@ -98,13 +103,15 @@ class Profile:
                     self.plugins[name] = factory(args.get(name, {}), self.handle)
                 except ValueError as exc:
                     raise ProfileError(f'initializing plugin "{name}": {exc}') from exc
-        for point in POINTS:
+        for point in _EXPANSION_ORDER:
             self.at[point] = self._expand(point, sets)
         score_set = (sets.get("score") or {}).get("enabled") or ()
         for plugin in (*score_set, *((sets.get("multiPoint") or {}).get("enabled") or ())):
             instance = self.plugins[plugin["name"]]
             if implements(instance, "score") and plugin["name"] not in self.weights:
                 self.weights[plugin["name"]] = int(plugin.get("weight") or 0) or 1
+        if any(weight < 0 for weight in self.weights.values()):
+            raise ProfileError("score plugins: total score of Score plugins could overflow")
         self._check()
 
     def _expand(self, point: str, sets: Obj) -> list[Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
+from bowsprit.machinery.fielderrors import aggregate
 from bowsprit.machinery.objects import Obj
+from bowsprit.scheduler.config.validation import fit_errors
 from bowsprit.scheduler.plugins.declaredfeatures import NodeDeclaredFeatures
 from bowsprit.scheduler.plugins.defaultbinder import DefaultBinder
 from bowsprit.scheduler.plugins.dynamicresources import DynamicResources
@@ -20,7 +23,7 @@ from bowsprit.scheduler.plugins.noderesources import BalancedAllocation, NodeRes
 from bowsprit.scheduler.plugins.nodeunschedulable import NodeUnschedulable
 from bowsprit.scheduler.plugins.nodevolumelimits import NodeVolumeLimits
 from bowsprit.scheduler.plugins.podtopologyspread import PodTopologySpread
-from bowsprit.scheduler.plugins.queueing import PrioritySort, SchedulingGates
+from bowsprit.scheduler.plugins.queueing import GangScheduling, PrioritySort, SchedulingGates
 from bowsprit.scheduler.plugins.tainttoleration import TaintToleration
 from bowsprit.scheduler.plugins.volumebinding import VolumeBinding
 from bowsprit.scheduler.plugins.volumerestrictions import VolumeRestrictions
@@ -37,6 +40,13 @@ def _plain(kind: Callable[[], Any]) -> PluginFactory:
     return lambda args, handle: kind()
 
 
+def _fit(args: Obj, handle: Handle) -> NodeResourcesFit:
+    errors = fit_errors(args) if args else []
+    if errors:
+        raise ValueError(aggregate(errors))
+    return NodeResourcesFit(args, handle.ignored_resources)
+
+
 def in_tree() -> Registry:
     """The default plugins (upstream NewInTreeRegistry), in the order in which they are built."""
     return {
@@ -47,7 +57,7 @@ def in_tree() -> Registry:
         "TaintToleration": lambda args, h: TaintToleration(h.enabled("TaintTolerationComparisonOperators")),
         "NodeAffinity": lambda args, h: NodeAffinity(args.get("addedAffinity")),
         "NodePorts": _plain(NodePorts),
-        "NodeResourcesFit": lambda args, h: NodeResourcesFit(args, h.ignored_resources),
+        "NodeResourcesFit": _fit,
         "VolumeRestrictions": lambda args, h: VolumeRestrictions(h.cache),
         "NodeVolumeLimits": lambda args, h: NodeVolumeLimits(h.cache),
         "VolumeBinding": VolumeBinding,
@@ -60,16 +70,16 @@ def in_tree() -> Registry:
         "ImageLocality": _plain(ImageLocality),
         "DefaultBinder": lambda args, h: DefaultBinder(h),
         "NodeDeclaredFeatures": _plain(NodeDeclaredFeatures),
+        "GangScheduling": lambda args, h: GangScheduling(h.enabled("GangScheduling")),
     }
 
 
 def _from_object(found: Any) -> PluginFactory:
-    """A factory from what a user registered: a factory(args, handle), or a class without arguments."""
-    if isinstance(found, type):
-        return lambda args, handle: found() if found.__init__ is object.__init__ else found(args, handle)
+    """A factory from what a user registered: a class or function that takes (args, handle), (args) or nothing."""
+    takes = len(inspect.signature(found).parameters)
 
     def build(args: Obj, handle: Handle) -> Any:
-        return found(args, handle)
+        return found(*(args, handle)[:takes])
 
     return build
 

@@ -60,7 +60,7 @@ def _container_requests(container: Obj, statuses: dict[str, Obj], infeasible: bo
     return requests
 
 
-def _aggregate(spec: Obj, status: Obj, missing: Amounts) -> Amounts:
+def _aggregate(spec: Obj, status: Obj, missing: Amounts, pod_level: bool = True) -> Amounts:
     statuses: dict[str, Obj] = {}
     for part in ("containerStatuses", "initContainerStatuses"):
         for item in status.get(part) or ():
@@ -83,8 +83,7 @@ def _aggregate(spec: Obj, status: Obj, missing: Amounts) -> Amounts:
             _plus(requests, sidecars)
         _maximum(init_phase, requests)
     _maximum(total, init_phase)
-    pod_level = _nano((spec.get("resources") or {}).get("requests"))
-    for name, value in pod_level.items():
+    for name, value in _nano((spec.get("resources") or {}).get("requests")).items() if pod_level else ():
         if is_pod_level(name):
             total[name] = value
     _plus(total, _nano(spec.get("overhead")))
@@ -99,6 +98,12 @@ def pod_requests(spec: Obj, status: Obj | None = None) -> Amounts:
 def non_zero_requests(spec: Obj, status: Obj | None = None) -> tuple[int, int]:
     """(cpu, memory) for scoring: containers that ask for none count 100m and 200 MiB."""
     amounts = _scaled(_aggregate(spec, status or {}, _NON_MISSING))
+    return amounts.get(CPU, 0), amounts.get(MEMORY, 0)
+
+
+def scored_requests(spec: Obj, status: Obj | None = None) -> tuple[int, int]:
+    """(cpu, memory) of a pod whose fit is scored: as `non_zero_requests`, but pod-level requests do not count."""
+    amounts = _scaled(_aggregate(spec, status or {}, _NON_MISSING, pod_level=False))
     return amounts.get(CPU, 0), amounts.get(MEMORY, 0)
 
 

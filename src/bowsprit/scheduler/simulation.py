@@ -47,7 +47,7 @@ class Simulation:
     profiles: dict[str, Profile]
     algorithm: Algorithm
     now: float = 0.0
-    waiting: dict[str, PodInfo] = field(default_factory=dict)  # nominated pods, by uid
+    events: dict[str, list[list[str]]] = field(default_factory=dict)  # by pod key
 
     @classmethod
     def build(
@@ -82,6 +82,8 @@ class Simulation:
         for node in nodes:
             self.cache.set_node(node)
         for pod in pods:
+            if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+                continue  # finished pods hold nothing
             self.cache.set_pod(self.cache.pod_info(pod))
 
     # one attempt
@@ -166,7 +168,9 @@ class Simulation:
                 self.terminate(victim)
         pod.nominated = outcome.nominated
         self.nominator.add(pod, outcome.nominated)
-        self.waiting[pod.uid] = pod
+        for victim in fresh:
+            note = f"Preempted by pod {pod.uid} on node {outcome.nominated}"
+            self.events.setdefault(victim.key, []).append(["Normal", "Preempted", note])
         return fresh
 
     def terminate(self, victim: PodInfo) -> None:
@@ -187,7 +191,7 @@ def _scores(scores: Scores | None, large: bool) -> Obj | None:
     if scores is None:
         return None
     if large:
-        return {"plugins": scores.plugins, "nodes": {node: [total] for node, total in scores.totals.items()}}
+        return {"total": dict(scores.totals)}
     nodes = {node: [*values, scores.totals[node]] for node, values in scores.nodes.items()}
     return {"plugins": scores.plugins, "nodes": nodes}
 
@@ -209,6 +213,8 @@ def replay(
     results = []
     for obj in scenario.get("pods") or ():
         results.append(_replay_pod(simulation, obj, scores, removed, kept))
+    for result in results:
+        result["events"] += simulation.events.get(result["pod"], [])
     return results
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.nodeselector import parse_int64
+
+_CANONICAL = re.compile(r"0|-?[1-9][0-9]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Toleration:
         return False
 
     def _compares(self, text: str) -> bool:
+        if not _CANONICAL.fullmatch(self.value) or not _CANONICAL.fullmatch(text):
+            return False  # "007" and "+7" are no numbers here
         mine, theirs = parse_int64(self.value), parse_int64(text)
         if mine is None or theirs is None:
             return False

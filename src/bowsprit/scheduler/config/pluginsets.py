@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.profile import POINTS
 
@@ -29,11 +31,13 @@ DEFAULT_MULTI_POINT: tuple[tuple[str, int], ...] = (
 )
 
 
-def default_plugins() -> Obj:
+def default_plugins(gates: Mapping[str, bool] | None = None) -> Obj:
     """The plugins of a profile that says nothing about them."""
     enabled: list[Obj] = [
         {"name": name, "weight": weight} if weight else {"name": name} for name, weight in DEFAULT_MULTI_POINT
     ]
+    if (gates or {}).get("GangScheduling"):
+        enabled.append({"name": "GangScheduling"})
     return {"multiPoint": {"enabled": enabled}}
 
 

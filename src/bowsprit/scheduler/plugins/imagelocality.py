@@ -13,17 +13,15 @@ MIN_THRESHOLD = 23 * _MIB
 MAX_CONTAINER_THRESHOLD = 1000 * _MIB
 
 
-def image_sizes(nodes: NodeColumns) -> dict[str, tuple[Ints, Ints]]:
-    """Rows and sizes by normalised image name."""
+def image_holders(nodes: NodeColumns) -> dict[str, tuple[Ints, int]]:
+    """Rows that have an image, by normalised name, and its size: what the first node that came with it reported."""
 
-    def build() -> dict[str, tuple[Ints, Ints]]:
-        found: dict[str, tuple[list[int], list[int]]] = {}
-        for row, info in enumerate(nodes.infos):
-            for image, size in info.images.items() if info is not None else ():
-                rows, sizes = found.setdefault(image, ([], []))
-                rows.append(row)
-                sizes.append(size)
-        return {image: (np.array(rows), np.array(sizes, dtype=np.int64)) for image, (rows, sizes) in found.items()}
+    def build() -> dict[str, tuple[Ints, int]]:
+        found: dict[str, tuple[list[int], int]] = {}
+        for row in nodes.row_of.values():
+            for image, size in nodes.info(row).images.items():
+                found.setdefault(image, ([], size))[0].append(row)
+        return {image: (np.array(rows, dtype=np.int64), size) for image, (rows, size) in found.items()}
 
     return nodes.derived("images", build)
 
@@ -34,14 +32,13 @@ class ImageLocality:
     static = True  # depends on the node alone, not on its pods
 
     def score_rows(self, state: CycleState, pod: PodInfo, nodes: NodeColumns, rows: Ints) -> Ints:
-        found = image_sizes(nodes)
+        found = image_holders(nodes)
         sums = np.zeros(nodes.size, dtype=np.int64)
         if found:
             for image in pod.shape.images:
                 if image in found:
-                    holders, sizes = found[image]
-                    spread = len(holders) / len(nodes)
-                    sums[holders] += (sizes * spread).astype(np.int64)
+                    holders, size = found[image]
+                    sums[holders] += int(float(size) * (len(holders) / len(nodes)))
         return self._priority(sums, pod.shape.image_slots)[rows]
 
     @staticmethod

@@ -95,9 +95,9 @@ class NodeResourcesFit:
 
     def _pod_request(self, pod: PodInfo, name: str) -> int:
         if name == CPU:
-            return pod.shape.non_zero[0]
+            return pod.shape.scored[0]
         if name == MEMORY:
-            return pod.shape.non_zero[1]
+            return pod.shape.scored[1]
         return pod.shape.requests.get(name, 0)
 
     def score(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> int:

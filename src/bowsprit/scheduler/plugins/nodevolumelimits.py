@@ -48,7 +48,7 @@ class NodeVolumeLimits:
         """(driver, handle) of a volume source; in-tree ones only where the node has migrated the plugin."""
         csi = spec.get("csi")
         if csi and csi.get("volumeHandle"):
-            return csi.get("driver", ""), csi["volumeHandle"]
+            return str(csi.get("driver", "")), str(csi["volumeHandle"])
         annotations = ((csi_node or {}).get("metadata") or {}).get("annotations") or {}
         migrated = annotations.get(_MIGRATED_ANNOTATION, "").split(",")
         for kind, (plugin, driver, field) in _IN_TREE.items():
@@ -90,7 +90,7 @@ class NodeVolumeLimits:
         if storage_class is None:
             return None
         provisioner = storage_class.get("provisioner", "")
-        driver = _PROVISIONERS.get(provisioner, provisioner)
+        driver: str = _PROVISIONERS.get(provisioner) or provisioner
         return driver, f"unbound-{meta.get('namespace')}/{meta['name']}"
 
     @staticmethod
@@ -104,6 +104,11 @@ class NodeVolumeLimits:
         for other in node.pods.values():
             if other.volumes:
                 attached.update(self._volumes(other, csi_node, new=False)[0])
+        return attached
+
+    def _lingering(self, node: NodeInfo, csi_node: Obj | None) -> Volumes:
+        """Volumes that VolumeAttachments keep on the node."""
+        attached: Volumes = {}
         for attachment in self._cache.objects.list("VolumeAttachment"):
             spec = attachment.get("spec") or {}
             if spec.get("nodeName") != node.name:
@@ -125,7 +130,8 @@ class NodeVolumeLimits:
             return None
         attached = self._attached(node, csi_node)
         counts: dict[str, int] = {}
-        for driver in attached.values():
+        lingering = self._lingering(node, csi_node)
+        for driver in {**lingering, **attached}.values():
             counts[driver] = counts.get(driver, 0) + 1
         for name, driver in new.items():
             if name not in attached:

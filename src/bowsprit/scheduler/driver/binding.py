@@ -1,0 +1,133 @@
+"""The binding cycle: Permit's wait, PreBind, Bind, PostBind, with what happens when one of them fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore, Skipped
+from bowsprit.scheduler.driver.extenders import HTTPExtender
+from bowsprit.scheduler.driver.watching import Watcher
+from bowsprit.scheduler.framework import Code, Status, failure, unschedulable
+from bowsprit.scheduler.podinfo import PodInfo
+from bowsprit.scheduler.queue import QueuedPod
+
+BIND_TIMEOUT = 900.0  # a PreBind or Bind plugin that hangs is given up
+
+
+class WaitingPod:
+    """A pod that Permit plugins hold: allowed when all of them have allowed it, rejected by any."""
+
+    def __init__(self, pod: PodInfo, plugins: Sequence[str]):
+        self.pod = pod
+        self._pending = set(plugins)
+        self._verdict: asyncio.Future[Status | None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pending(self) -> frozenset[str]:
+        return frozenset(self._pending)
+
+    def allow(self, plugin: str) -> None:
+        self._pending.discard(plugin)
+        if not self._pending and not self._verdict.done():
+            self._verdict.set_result(None)
+
+    def reject(self, plugin: str, message: str) -> None:
+        if not self._verdict.done():
+            self._verdict.set_result(unschedulable(message).of(plugin))
+
+    async def verdict(self, timeout: float, slowest: str) -> Status | None:
+        done, _ = await asyncio.wait({self._verdict}, timeout=timeout)
+        if not done:
+            text = f"rejected due to timeout after waiting {timeout:g}s at plugin {slowest}"
+            return unschedulable(text).of(slowest)
+        return self._verdict.result()
+
+
+class Binder:
+    """Finishes pods that have a node. `waiting` holds those that Permit plugins make wait, by uid."""
+
+    def __init__(self, core: SchedulerCore, extenders: Sequence[HTTPExtender], watcher: Watcher):
+        self._core = core
+        self._extenders = extenders
+        self._watcher = watcher
+        self._lock = asyncio.Lock()  # held while a cycle runs in its thread: nobody else may touch the core
+        self.waiting: dict[str, WaitingPod] = {}
+        for profile in core.profiles.values():
+            for plugin in profile.at["permit"]:
+                if hasattr(plugin, "waiting"):
+                    plugin.waiting = self.waiting
+
+    async def cycle_in_thread(self, queued: QueuedPod) -> Assigned | Failed | Skipped:
+        """Run a cycle in a worker thread, so that extenders' HTTP calls can use this loop."""
+        async with self._lock:
+            self._watcher.hold()
+            try:
+                return await asyncio.to_thread(self._core.run_cycle, queued)
+            finally:
+                self._watcher.release()
+
+    def reject_waiting(self, uid: str, message: str) -> bool:
+        """Turn a waiting pod away; False when it does not wait here."""
+        waiting = self.waiting.get(uid)
+        if waiting is not None:
+            waiting.reject("DefaultPreemption", message)
+        return waiting is not None
+
+    async def bind(self, assigned: Assigned) -> Failed | None:
+        """None when the pod is bound; else it is back in the queue."""
+        pod = assigned.queued.pod
+        try:
+            status = await self._steps(assigned)
+        except asyncio.CancelledError:
+            self._core.give_up(assigned.profile, assigned.state, pod)
+            raise
+        except Exception as exc:
+            status = failure(f"{type(exc).__name__}: {exc}")
+        async with self._lock:
+            if status is None:
+                self._core.queue.done(pod.uid)
+                for plugin in assigned.profile.at["postBind"]:
+                    plugin.post_bind(assigned.state, pod, assigned.placement.node)
+                return None
+            self._core.give_up(assigned.profile, assigned.state, pod)
+            return self._core.fail(assigned.queued, assigned.profile, status)
+
+    async def _steps(self, assigned: Assigned) -> Status | None:
+        pod, node, profile = assigned.queued.pod, assigned.placement.node, assigned.profile
+        if assigned.waits:
+            status = await self._wait(assigned)
+            if status is not None:
+                return status
+        for plugin in profile.at["preBind"]:
+            async with asyncio.timeout(BIND_TIMEOUT):
+                status = await plugin.pre_bind(assigned.state, pod, node)
+            if status is not None:
+                return status if status.rejected else _error(f'running PreBind plugin "{plugin.name}"', status)
+        for extender in self._extenders:
+            if extender.is_binder and extender.is_interested(pod):
+                return await extender.bind(pod, node)
+        for plugin in profile.at["bind"]:
+            async with asyncio.timeout(BIND_TIMEOUT):
+                status = await plugin.bind(assigned.state, pod, node)
+            if status is None:
+                return None
+            if status.code != Code.SKIP:
+                return status if status.rejected else _error(f'running Bind plugin "{plugin.name}"', status)
+        return failure("no bind plugin took the pod")
+
+    async def _wait(self, assigned: Assigned) -> Status | None:
+        pod = assigned.queued.pod
+        waiting = self.waiting[pod.uid] = WaitingPod(pod, list(assigned.waits))
+        try:
+            for plugin in assigned.profile.at["permit"]:
+                if hasattr(plugin, "waits"):
+                    plugin.waits(waiting)
+            first = min(assigned.waits, key=lambda name: assigned.waits[name])
+            return await waiting.verdict(assigned.waits[first], first)
+        finally:
+            del self.waiting[pod.uid]
+
+
+def _error(what: str, status: Status) -> Status:
+    return failure(f"{what}: {status.message}").of(status.plugin)

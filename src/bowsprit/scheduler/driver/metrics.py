@@ -1,0 +1,120 @@
+"""Metrics under upstream's names (pkg/scheduler/metrics)."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from bowsprit.scheduler.core import SchedulerCore
+from bowsprit.scheduler.events import Event
+from bowsprit.scheduler.podinfo import PodInfo
+from bowsprit.scheduler.queue import QueuedPod
+
+_ATTEMPT = [0.001 * 2**i for i in range(15)]
+_SLI = [0.01 * 2**i for i in range(20)]
+_ATTEMPTS = [1, 2, 4, 8, 16]
+_VICTIMS = [1, 2, 4, 8, 16, 32, 64]
+_LABELS = ["result", "profile"]
+
+
+class Metrics:
+    """Counters and histograms of one scheduler."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._schedule_attempts = Counter(
+            "scheduler_schedule_attempts_total",
+            "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, "
+            "while 'error' means an internal scheduler problem.",
+            _LABELS,
+            registry=registry,
+        )
+        self._attempt_duration = Histogram(
+            "scheduler_scheduling_attempt_duration_seconds",
+            "Scheduling attempt latency in seconds (scheduling algorithm + binding)",
+            _LABELS,
+            buckets=_ATTEMPT,
+            registry=registry,
+        )
+        self._algorithm_duration = Histogram(
+            "scheduler_scheduling_algorithm_duration_seconds",
+            "Scheduling algorithm latency in seconds",
+            buckets=_ATTEMPT,
+            registry=registry,
+        )
+        self._pending = Gauge(
+            "scheduler_pending_pods",
+            "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number "
+            "of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted "
+            "to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to "
+            "schedule because they are gated.",
+            ["queue"],
+            registry=registry,
+        )
+        self._sli = Histogram(
+            "scheduler_pod_scheduling_sli_duration_seconds",
+            "E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might involve "
+            "multiple scheduling attempts.",
+            ["attempts"],
+            buckets=_SLI,
+            registry=registry,
+        )
+        self._pod_attempts = Histogram(
+            "scheduler_pod_scheduling_attempts",
+            "Number of attempts to successfully schedule a pod.",
+            buckets=_ATTEMPTS,
+            registry=registry,
+        )
+        self._incoming = Counter(
+            "scheduler_queue_incoming_pods_total",
+            "Number of pods added to scheduling queues by event and queue type.",
+            ["queue", "event"],
+            registry=registry,
+        )
+        self._victims = Histogram(
+            "scheduler_preemption_victims",
+            "Number of selected preemption victims",
+            buckets=_VICTIMS,
+            registry=registry,
+        )
+        self._preemptions = Counter(
+            "scheduler_preemption_attempts_total",
+            "Total preemption attempts in the cluster till now",
+            registry=registry,
+        )
+        self._cache_size = Gauge(
+            "scheduler_scheduler_cache_size",
+            "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
+            ["type"],
+            registry=registry,
+        )
+
+    def attempt(self, result: str, profile: str, seconds: float) -> None:
+        self._schedule_attempts.labels(result, profile).inc()
+        self._attempt_duration.labels(result, profile).observe(seconds)
+
+    def cycle(self, seconds: float) -> None:
+        self._algorithm_duration.observe(seconds)
+
+    def scheduled(self, queued: QueuedPod, now: float) -> None:
+        self._pod_attempts.observe(queued.attempts)
+        attempts = str(queued.attempts) if queued.attempts < 15 else "15+"
+        self._sli.labels(attempts).observe(max(0.0, now - queued.added))
+
+    def preemption(self, victims: int) -> None:
+        self._preemptions.inc()
+        self._victims.observe(victims)
+
+    def queued(self, what: str, pod: PodInfo, event: Event, queue: str) -> None:
+        """The queue's observer."""
+        if what == "queued":
+            self._incoming.labels(queue.lower(), event.label).inc()
+
+    def sizes(self, core: SchedulerCore) -> None:
+        for name, size in core.queue.sizes().items():
+            self._pending.labels(name).set(size)
+        self._cache_size.labels("nodes").set(len(core.cache.nodes))
+        self._cache_size.labels("pods").set(len(core.cache.pods))
+        self._cache_size.labels("assumed_pods").set(len(core.cache.assumed))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
