@@ -144,7 +144,7 @@ def _mark_deleting(collection: Collection, obj: Obj, ctx: RequestContext) -> Non
     meta = obj["metadata"]
     strategy = collection.resource.strategy
     existing = meta.get("deletionTimestamp")
-    if not existing and meta.get("generation"):
+    if strategy.marks_grace_period and not existing and meta.get("generation"):
         meta["generation"] += 1
     if not existing or parse_time(existing) > ctx.now:
         meta["deletionTimestamp"] = ctx.timestamp

@@ -190,7 +190,7 @@ def describe(endpoint: Endpoint) -> DiscoveredResource:
         resource.singular,
         resource.namespaced,
         version.gvk.kind,
-        sorted(resource.verbs),
+        list(resource.verbs) if resource.custom else sorted(resource.verbs),
         tuple(resource.short_names),
         tuple(resource.categories),
         storage_hash,

@@ -47,10 +47,12 @@ def prefix_length(kind: str, api_version: str) -> int:
     return len(orjson.dumps({"kind": kind, "apiVersion": api_version}))
 
 
-def list_head(kind: str, api_version: str, revision: int, token: str = "", remaining: int | None = None) -> bytes:
-    """The beginning of a list up to its items' opening bracket."""
+def list_head(
+    kind: str, api_version: str, revision: int, token: str = "", remaining: int | None = None, *, untyped: bool = False
+) -> bytes:
+    """The beginning of a list up to its items' opening bracket. `untyped`: as upstream writes custom resources' lists."""
     metadata: Obj = {"resourceVersion": str(revision)} if revision else {}
-    if token:
+    if token or untyped:
         metadata["continue"] = token
     if remaining is not None:
         metadata["remainingItemCount"] = remaining

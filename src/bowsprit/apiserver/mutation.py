@@ -159,7 +159,11 @@ def _before_update(
     for key in ("generation", "creationTimestamp"):
         _take(meta, old_meta, key)
     strategy.prepare_for_update(hub, old, ctx)
-    if strategy.has_generation and strategy.spec_bumps_generation and _spec_changed(hub, old):
+    if (
+        strategy.has_generation
+        and strategy.spec_bumps_generation
+        and _spec_changed(hub, old, strategy.generation_ignores)
+    ):
         meta["generation"] = (old_meta.get("generation") or 0) + 1
     if not meta.get("uid"):
         meta["uid"] = old_meta["uid"]
@@ -192,9 +196,8 @@ def _take(meta: Obj, old_meta: Obj, key: str) -> None:
         meta[key] = old_meta[key]
 
 
-def _spec_changed(new: Obj, old: Obj) -> bool:
-    ignored = ("metadata", "status", "kind", "apiVersion")
-    keys = {key for key in (*new, *old) if key not in ignored}
+def _spec_changed(new: Obj, old: Obj, ignored: frozenset[str]) -> bool:
+    keys = {*new, *old} - ignored - {"kind", "apiVersion"}
     return any(_canonical(new.get(key)) != _canonical(old.get(key)) for key in keys)
 
 

@@ -100,7 +100,8 @@ def typed_of(version: Version) -> Typed:
     known = builtin.lookup(version.gvk)
     if known is not None:
         return typed.of_message(known.message)
-    return typed.of_custom_resource(version.schema.openapi() if version.schema is not None else None)
+    schema = version.schema.openapi() if version.schema is not None else None
+    return schema if isinstance(schema, Typed) else typed.of_custom_resource(schema)
 
 
 def _ignored(collection: Collection, subresource: str) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from bowsprit.apiserver.strategy import Strategy
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.names import GroupResource, GroupVersionKind, GroupVersionResource
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.typed import Typed
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
@@ -42,8 +43,8 @@ class TypeSchema(Protocol):
         """Schema errors of an object of this version (custom resources; built-in kinds return [])."""
         ...
 
-    def openapi(self) -> Obj | None:
-        """The resolved typed schema for server-side apply and strategic merge patch, None if the type is untyped."""
+    def openapi(self) -> Obj | Typed | None:
+        """The schema for server-side apply, None if the type is untyped; not asked for built-in types."""
         ...
 
 

@@ -30,7 +30,9 @@ class Strategy:
     )
     spec_bumps_generation: bool = True  # generation 1 at create, +1 when anything but metadata and status changes
     has_generation: bool = False  # the kind uses metadata.generation at all
-    marks_grace_period: bool = True  # deletion sets deletionGracePeriodSeconds too (Namespace: only deletionTimestamp)
+    generation_ignores: frozenset[str] = frozenset({"metadata", "status"})  # members whose change is no new generation
+    # Deletion of an object that stays sets deletionGracePeriodSeconds and bumps the generation (Namespace, CRD: neither).
+    marks_grace_period: bool = True
     validates_metadata_on_update: bool = False  # the kind's own update validation repeats the checks of creation
 
     def default(self, obj: Obj) -> None:

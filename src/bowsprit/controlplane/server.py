@@ -27,6 +27,7 @@ from bowsprit.apiserver.lookup import Lister, Listers
 from bowsprit.apiserver.resource import Subresource
 from bowsprit.apiserver.server import Server, ServerOptions
 from bowsprit.controlplane.admission.plugins import Surroundings, build_chain
+from bowsprit.controlplane.apiextensions.controller import DefinitionController
 from bowsprit.controlplane.apiregistration.upkeep import APIServiceUpkeep
 from bowsprit.controlplane.authentication.reviews import IdentityReviews
 from bowsprit.controlplane.authentication.tokens import (
@@ -94,6 +95,7 @@ class APIServer:
         self._serving: ServingContext | None = None
         self._hooks: HookClient | None = None
         self._upkeep: APIServiceUpkeep | None = None
+        self._definitions: DefinitionController | None = None
 
     # -- what others need to know --------------------------------------------------------------------------------------
 
@@ -184,7 +186,8 @@ class APIServer:
         self._mount_token_documents(server, identity)
         bootstrap = Bootstrap(client, listers, self._bootstrap_options(identity))
         self._upkeep = APIServiceUpkeep(server, client, listers)
-        await PostStartHooks(self._steps(bootstrap, self._upkeep), server.health).run()
+        self._definitions = DefinitionController(server.registry)
+        await PostStartHooks(self._steps(bootstrap, self._upkeep, self._definitions), server.health).run()
         self._watch_over(bootstrap)
 
     async def stop(self) -> None:
@@ -195,6 +198,8 @@ class APIServer:
         self._duties.clear()
         if self._upkeep is not None:
             await self._upkeep.stop()
+        if self._definitions is not None:
+            await self._definitions.stop()
         if self._server is not None:
             await self._server.stop()
         if self._hooks is not None:
@@ -278,7 +283,9 @@ class APIServer:
             rbac=identity.resolver is not None,
         )
 
-    def _steps(self, bootstrap: Bootstrap, upkeep: APIServiceUpkeep) -> dict[str, Callable[[], Awaitable[None]]]:
+    def _steps(
+        self, bootstrap: Bootstrap, upkeep: APIServiceUpkeep, definitions: DefinitionController
+    ) -> dict[str, Callable[[], Awaitable[None]]]:
         def stamp() -> str:
             return format_time(self._now())
 
@@ -287,6 +294,7 @@ class APIServer:
             "start-cluster-authentication-info-controller": bootstrap.authentication_config,
             "start-kube-apiserver-identity-lease-controller": lambda: self._renew_lease(bootstrap),
             "start-legacy-token-tracking-controller": lambda: bootstrap.token_tracking(stamp()[:10]),
+            "start-apiextensions-controllers": definitions.start,
             "rbac/bootstrap-roles": bootstrap.rbac,
             "scheduling/bootstrap-system-priority-classes": bootstrap.plain,
             "priority-and-fairness-config-producer": lambda: bootstrap.flow_schema_status(stamp()),

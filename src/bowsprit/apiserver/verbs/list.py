@@ -135,7 +135,12 @@ def _respond(call: Call, chosen: Representation, listing: Listing) -> Answer:
     pretty = chosen.pretty or wants_pretty(ctx.query.get("pretty") if ctx.query else None, ctx.user_agent)
     if chosen.media_type == JSON and not chosen.convert and not pretty:
         head = encoding.list_head(
-            version.list_kind_name, version.gvk.api_version, listing.revision, listing.token, listing.remaining
+            version.list_kind_name,
+            version.gvk.api_version,
+            listing.revision,
+            listing.token,
+            listing.remaining,
+            untyped=collection.resource.custom,
         )
         if collection.is_hub(version):
             values = [item.value for item in listing.items]

@@ -185,7 +185,7 @@ async def _change(
                 f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {live['metadata']['uid']}",
             )
         replicas = nested(wanted, "spec", "replicas", default=0)
-        if not isinstance(replicas, int) or replicas < 0:
+        if not call.endpoint.resource.custom and (not isinstance(replicas, int) or replicas < 0):
             error = invalid_field(path("spec").child("replicas"), replicas, "must be greater than or equal to 0")
             raise invalid(GroupKind("autoscaling", "Scale"), info.name, [error])
         given = meta.get("resourceVersion") or ""

@@ -1,0 +1,239 @@
+"""What happens after a CustomResourceDefinition was written: its names are accepted, it is served, and it goes with its objects.
+
+Upstream's naming, establishing and finalizing controllers and the crdHandler as one loop: every change of a definition leads to
+one `sync` of it. Names are compared within the group: the first definition that claims one keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from bowsprit.apiserver.localclient import LocalClient
+from bowsprit.apiserver.registry import Lister, Registry
+from bowsprit.controlplane.apiextensions.serving import custom_resource, hub_version
+from bowsprit.machinery.errors import ConflictError, NotFoundError, StatusError
+from bowsprit.machinery.names import GroupResource
+from bowsprit.machinery.objects import Obj, deep_copy, find_condition, nested
+from bowsprit.machinery.time import format_time
+from bowsprit.store.protocol import RevisionMismatchError, StoreError
+
+logger = logging.getLogger(__name__)
+
+DEFINITIONS = GroupResource("apiextensions.k8s.io", "customresourcedefinitions")
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+RETRY_SECONDS = 1.0
+_NAME_FIELDS = ("plural", "singular", "kind", "listKind")
+
+
+class DefinitionController:
+    """Follows the definitions of a registry. `start` returns when those that exist are served."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._client: LocalClient = registry.client()
+        self._queue: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._served: dict[str, tuple[GroupResource, str]] = {}  # definition -> (resource, hub version)
+
+    async def start(self) -> None:
+        lister = self._lister()
+        self._unsubscribe = lister.subscribe(self._changed)
+        for crd in lister.list():
+            await self._sync_safely(crd["metadata"]["name"])
+        self._task = asyncio.create_task(self._run(), name="crd-controller")
+
+    async def stop(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _lister(self) -> Lister:
+        return self._registry.lister(DEFINITIONS)
+
+    def _changed(self, sort: str, obj: Obj, old: Obj | None) -> None:
+        self._add(obj["metadata"]["name"])
+        if sort != "MODIFIED" or nested(obj, "status", "acceptedNames") != nested(old or {}, "status", "acceptedNames"):
+            # Names may have become free for others of the group.
+            for other in self._lister().list():
+                if other["spec"]["group"] == obj["spec"]["group"]:
+                    self._add(other["metadata"]["name"])
+
+    def _add(self, name: str) -> None:
+        self._queue[name] = None
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                name = next(iter(self._queue))
+                del self._queue[name]
+                await self._sync_safely(name)
+
+    async def _sync_safely(self, name: str) -> None:
+        try:
+            await self._sync(name)
+        except (StatusError, StoreError) as failure:
+            logger.warning("CustomResourceDefinition %s: %s; trying again", name, failure)
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._add, name)
+        except Exception:
+            # One bad definition must not stop the others.
+            logger.exception("CustomResourceDefinition %s cannot be served", name)
+
+    async def _sync(self, name: str) -> None:
+        crd = self._lister().get("", name)
+        if crd is None:
+            self._withdraw(name)
+            return
+        wanted = self._status(crd)
+        if wanted != (crd.get("status") or {}):
+            crd = await self._write_status(name, wanted)
+        established = find_condition(crd, "Established")
+        if established is not None and established["status"] == "True":
+            await self._serve(crd)
+        if crd["metadata"].get("deletionTimestamp") and CLEANUP in (crd["metadata"].get("finalizers") or []):
+            await self._clean_up(crd)
+
+    async def _write_status(self, name: str, status: Obj) -> Obj:
+        def change(live: Obj) -> None:
+            live["status"] = {**deep_copy(status), "storedVersions": nested(live, "status", "storedVersions")}
+
+        return await self._client.change(DEFINITIONS, "", name, change, subresource="status")
+
+    # -- names -----------------------------------------------------------------------------------------------------------
+
+    def _status(self, crd: Obj) -> Obj:
+        """The status that names and time ask for (upstream NamingConditionController.calculateNamesAndConditions)."""
+        status: Obj = deep_copy(crd.get("status") or {})
+        if crd["metadata"].get("deletionTimestamp"):
+            return status
+        taken_resources, taken_kinds = self._taken(crd)
+        asked = crd["spec"]["names"]
+        accepted: Obj = dict(status.get("acceptedNames") or {})
+        problem: tuple[str, str] | None = None
+
+        def claim(field: str, taken: set[str], reason: str) -> None:
+            nonlocal problem
+            value = asked.get(field) or ""
+            if value and value in taken and value != accepted.get(field):
+                problem = (reason, f'"{value}" is already in use')
+            elif value:
+                accepted[field] = value
+
+        claim("plural", taken_resources, "PluralConflict")
+        claim("singular", taken_resources, "SingularConflict")
+        used = [name for name in asked.get("shortNames") or [] if name in taken_resources]
+        if used:
+            problem = ("ShortNamesConflict", ", ".join(f'"{name}" is already in use' for name in used))
+        elif asked.get("shortNames"):
+            accepted["shortNames"] = list(asked["shortNames"])
+        claim("kind", taken_kinds, "KindConflict")
+        claim("listKind", taken_kinds, "ListKindConflict")
+        if asked.get("categories"):
+            accepted["categories"] = list(asked["categories"])
+        order = ("plural", "singular", "shortNames", "kind", "listKind", "categories")
+        status["acceptedNames"] = {key: accepted[key] for key in order if key in accepted or key in ("plural", "kind")}
+        for key in ("plural", "kind"):
+            status["acceptedNames"].setdefault(key, "")
+            accepted.setdefault(key, "")
+            status["acceptedNames"][key] = accepted[key]
+        conditions: list[Obj] = list(status.get("conditions") or [])
+        if problem is None:
+            self._set(conditions, "NamesAccepted", "True", "NoConflicts", "no conflicts found")
+            self._set(conditions, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted")
+        else:
+            self._set(conditions, "NamesAccepted", "False", *problem)
+            if not any(each["type"] == "Established" for each in conditions):
+                self._set(conditions, "Established", "False", "NotAccepted", "not all names are accepted")
+        status["conditions"] = conditions
+        return status
+
+    def _taken(self, crd: Obj) -> tuple[set[str], set[str]]:
+        """Names that other definitions of the group have been given: of resources, of kinds."""
+        resources: set[str] = set()
+        kinds: set[str] = set()
+        for other in self._lister().list():
+            if other["metadata"]["name"] == crd["metadata"]["name"] or other["spec"]["group"] != crd["spec"]["group"]:
+                continue
+            names = nested(other, "status", "acceptedNames") or {}
+            resources |= {names.get("plural", ""), names.get("singular", ""), *(names.get("shortNames") or [])}
+            kinds |= {names.get("kind", ""), names.get("listKind", "")}
+        return resources - {""}, kinds - {""}
+
+    def _set(self, conditions: list[Obj], sort: str, status: str, reason: str, message: str) -> None:
+        now = format_time(self._registry.world.now())
+        made = {"type": sort, "status": status, "lastTransitionTime": now, "reason": reason, "message": message}
+        for position, condition in enumerate(conditions):
+            if condition["type"] == sort:
+                if condition["status"] == status:
+                    if sort == "Established" and status == "True":
+                        return
+                    made["lastTransitionTime"] = condition["lastTransitionTime"]
+                conditions[position] = made
+                return
+        conditions.append(made)
+
+    # -- serving -----------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, crd: Obj) -> None:
+        resource = custom_resource(deep_copy(crd))
+        name = crd["metadata"]["name"]
+        before = self._served.get(name)
+        hub = hub_version(crd)
+        if before is not None and before[1] != hub:
+            await self._rewrite(before[0], resource.storage_version)
+        self._served[name] = (resource.gr, hub)
+        if before is not None and before[0] != resource.gr:
+            self._registry.remove(before[0])
+        await self._registry.update(resource)
+
+    async def _rewrite(self, gr: GroupResource, api_version: str) -> None:
+        """Stores every object in another version (the storage version changed and nothing is said to be in the old one)."""
+        collection = self._registry.collection(gr)
+        if collection is None:
+            return
+        for item in collection.cacher.items(collection.resource.key_prefix):
+            obj = collection.decode(item)
+            obj["apiVersion"] = api_version
+            try:
+                await collection.put(obj, item.revision)
+            except RevisionMismatchError:
+                continue
+
+    def _withdraw(self, name: str) -> None:
+        served = self._served.pop(name, None)
+        if served is not None:
+            self._registry.remove(served[0])
+
+    # -- the end -----------------------------------------------------------------------------------------------------------
+
+    async def _clean_up(self, crd: Obj) -> None:
+        """Deletes the objects; when none is left the definition may go (upstream CRDFinalizer)."""
+        name = crd["metadata"]["name"]
+        served = self._served.get(name)
+        collection = self._registry.collection(served[0]) if served is not None else None
+        if served is not None and collection is not None:
+            for obj in await self._client.list(served[0]):
+                if not obj["metadata"].get("deletionTimestamp"):
+                    try:
+                        await self._client.delete(
+                            served[0], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+                        )
+                    except (NotFoundError, ConflictError):
+                        continue
+            if len(collection.cacher):
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._add, name)
+                return
+
+        def finish(live: Obj) -> None:
+            meta = live["metadata"]
+            meta["finalizers"] = [each for each in meta.get("finalizers") or [] if each != CLEANUP]
+
+        await self._client.change(DEFINITIONS, "", name, finish)
