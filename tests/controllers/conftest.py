@@ -21,7 +21,7 @@ import pytest
 from bowsprit.client.cache import object_key
 from bowsprit.client.config import RestConfig
 from bowsprit.client.informer import Handler, InformerFactory
-from bowsprit.client.resources import NAMESPACES, PODS
+from bowsprit.client.resources import JOBS, NAMESPACES, PODS
 from bowsprit.client.rest import PatchType, RestClient, WatchEvent
 from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
 from bowsprit.controlplane.options import APIServerOptions
@@ -235,6 +235,9 @@ class MemoryCluster(Stage):
             obj["status"] = {"phase": "Active"}
         if gvr == PODS:
             obj["status"] = {"phase": "Pending"}
+        if gvr == JOBS and "selector" not in obj["spec"]:
+            obj["spec"]["selector"] = {"matchLabels": {"job-name": meta["name"]}}
+            obj["spec"]["template"].setdefault("metadata", {}).setdefault("labels", {})["job-name"] = meta["name"]
         self._bucket(gvr)[key] = obj
         return self._record(gvr, "ADDED", obj)
 
@@ -449,10 +452,15 @@ async def memory_stage(_: Path) -> AsyncIterator[Stage]:
 async def server_stage(folder: Path) -> AsyncIterator[Stage]:
     tokens = folder / "tokens"
     nodes = "".join(f'{name}-token,system:node:{name},{name},"system:nodes"\n' for name in ("node-0", "node-1"))
-    tokens.write_text('admin-token,admin,1,"system:masters"\n' + nodes)
-    server = APIServer(APIServerOptions(secure_port=0, cert_dir=folder, token_auth_file=tokens))
+    manager = "manager-token,system:kube-controller-manager,m\n"
+    tokens.write_text('admin-token,admin,1,"system:masters"\n' + manager + nodes)
+    server = APIServer(
+        APIServerOptions(secure_port=0, cert_dir=folder, token_auth_file=tokens, advertise_address="192.0.2.1")
+    )
     await server.start()
-    config = RestConfig(server=server.url, ca_data=server.serving_ca, token="admin-token", qps=0)
+    config = RestConfig(
+        server=f"https://127.0.0.1:{server.port}", ca_data=server.serving_ca, token="admin-token", qps=0
+    )
     async with LiveCluster(config) as live:
         await live.follow()
         yield live
@@ -469,10 +477,11 @@ async def cluster(
     async with (memory_stage if request.param == "memory" else server_stage)(tmp_path) as stage:
         shared = request.param == "memory"
 
-        def client(token: str = "admin-token") -> RestClient:
+        def client(token: str) -> RestClient:
             return stage if shared else RestClient(replace(stage.config, token=token))
 
-        manager = stage.manager = ControllerManager(client(), ControllerManagerOptions(root_ca=b"the CA"))
+        options = ControllerManagerOptions(root_ca=b"the CA", use_service_account_credentials=not shared)
+        manager = stage.manager = ControllerManager(client("manager-token"), options)
         kubelet = Kubelet(lambda name: client(f"{name}-token"), KubeletOptions(nodes=("node-0", "node-1")))
         await kubelet.start()
         await kubelet.wait_ready(10)

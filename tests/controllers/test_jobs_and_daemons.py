@@ -14,8 +14,7 @@ Obj = dict[str, Any]
 
 
 def job(name: str = "j", annotations: dict[str, str] | None = None, **spec: Any) -> Obj:
-    label = {"batch.kubernetes.io/job-name": name}
-    meta = {"labels": label, "annotations": {"bowsprit.dev/run-duration": "50ms", **(annotations or {})}}
+    meta = {"annotations": {"bowsprit.dev/run-duration": "50ms", **(annotations or {})}}
     pod_spec = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "busybox"}]}
     return {
         "metadata": {"name": name, "namespace": "default"},
@@ -23,7 +22,6 @@ def job(name: str = "j", annotations: dict[str, str] | None = None, **spec: Any)
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": 6,
-            "selector": {"matchLabels": label},
             "template": {"metadata": meta, "spec": pod_spec},
             **spec,
         },

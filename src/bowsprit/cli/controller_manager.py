@@ -40,7 +40,11 @@ class Duration(click.ParamType[float]):
 @click.option(
     "--root-ca-file", type=click.Path(path_type=Path), help="CA bundle for kube-root-ca.crt in every namespace."
 )
-@click.option("--use-service-account-credentials/--no-use-service-account-credentials", default=False, hidden=True)
+@click.option(
+    "--use-service-account-credentials/--no-use-service-account-credentials",
+    default=False,
+    help="Each controller acts as its own ServiceAccount in kube-system.",
+)
 @click.option("--service-account-private-key-file", type=click.Path(path_type=Path), hidden=True)
 @click.option("--cluster-signing-cert-file", type=click.Path(path_type=Path), hidden=True)
 @click.option("--cluster-signing-key-file", type=click.Path(path_type=Path), hidden=True)
@@ -79,6 +83,7 @@ async def _serve(flags: dict[str, Any]) -> None:
     options = ControllerManagerOptions(
         controllers=tuple(part.strip() for part in flags["controllers"].split(",") if part.strip()),
         root_ca=_read(flags["root_ca_file"], "--root-ca-file"),
+        use_service_account_credentials=flags["use_service_account_credentials"],
         leader_elect=flags["leader_elect"],
         leader_elect_lease_duration=flags["leader_elect_lease_duration"],
         leader_elect_renew_deadline=flags["leader_elect_renew_deadline"],

@@ -6,7 +6,7 @@ import os
 import platform
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,8 @@ class Impersonation:
 class RestConfig:
     """Connection settings; certificates are PEM bytes, times are seconds.
 
-    ``qps`` <= 0 switches the client-side rate limit off. ``dialer`` wins over ``proxy_url``, that over the environment.
+    Of the bearer tokens ``token_source`` wins over ``token_file`` over ``token``. ``qps`` <= 0 switches the client-side rate
+    limit off. ``dialer`` wins over ``proxy_url``, that over the environment.
     """
 
     server: str
@@ -49,6 +50,7 @@ class RestConfig:
     client_key_data: bytes = field(default=b"", repr=False)
     token: str = field(default="", repr=False)
     token_file: Path | None = None
+    token_source: Callable[[], str] | None = field(default=None, repr=False)
     username: str = ""
     password: str = field(default="", repr=False)
     exec_config: Obj | None = field(default=None, repr=False)

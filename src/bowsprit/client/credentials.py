@@ -166,7 +166,9 @@ def basic_auth(username: str, password: str) -> str:
 
 
 def token_source(config: RestConfig, clock: Callable[[], float]) -> Callable[[], str]:
-    """Where the bearer token comes from: the file wins over the inline token, as in client-go."""
+    """Where the bearer token comes from: a source, else the file, else the inline token."""
+    if config.token_source is not None:
+        return config.token_source
     if config.token_file is not None:
         return TokenFile(config.token_file, clock).token
     return lambda: config.token

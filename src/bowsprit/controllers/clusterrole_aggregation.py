@@ -26,6 +26,7 @@ class ClusterRoleAggregationController(Controller):
     """Every change of any role may change every aggregating one: there are few of those."""
 
     name = "clusterrole-aggregation-controller"
+    account = "clusterrole-aggregation-controller"
     workers = 1
 
     def __init__(self, context: ControllerContext) -> None:

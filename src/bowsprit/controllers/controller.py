@@ -41,10 +41,12 @@ class ControllerContext:
 class Controller(ABC):
     """One control loop.
 
-    ``name`` is what --controllers calls it; ``component`` is the source of its events, if it records any.
+    ``name`` is what --controllers calls it; ``component`` is the source of its events, if it records any; ``account`` is the
+    ServiceAccount in kube-system that RBAC gives its rights to.
     """
 
     name: ClassVar[str]
+    account: ClassVar[str]
     component: ClassVar[str] = ""
     workers: ClassVar[int] = 2
 

@@ -102,6 +102,7 @@ class CronJobController(Controller):
     """Keys are CronJobs."""
 
     name = "cronjob-controller"
+    account = "cronjob-controller"
     component = "cronjob-controller"
     workers = 2
 

@@ -201,6 +201,7 @@ class DaemonSetController(PodOwnerController):
     """The control loop."""
 
     name = "daemonset-controller"
+    account = "daemon-set-controller"
     component = "daemonset-controller"
     workers = 2
     gvr = DAEMON_SETS

@@ -27,6 +27,7 @@ class DeploymentController(Controller):
     """Brings deployments' ReplicaSets to what their template and strategy ask for."""
 
     name = "deployment-controller"
+    account = "deployment-controller"
     component = "deployment-controller"
     workers = 5
 

@@ -85,6 +85,7 @@ class DisruptionController(Controller):
     """Keys are budgets."""
 
     name = "disruption-controller"
+    account = "disruption-controller"
     component = "controllermanager"
     workers = 1
 

@@ -63,6 +63,7 @@ class EndpointsController(Controller):
     """Keys are services."""
 
     name = "endpoints-controller"
+    account = "endpoint-controller"
     component = "endpoint-controller"
     workers = 4
 

@@ -91,6 +91,7 @@ class EndpointSliceController(_SliceWriter):
     """Keys are services."""
 
     name = "endpointslice-controller"
+    account = "endpointslice-controller"
     workers = 4
     manager = CONTROLLER
 
@@ -142,6 +143,7 @@ class EndpointSliceMirroringController(_SliceWriter):
     """Mirrors Endpoints that somebody wrote for a service without selector. Keys are Endpoints, named as the service."""
 
     name = "endpointslice-mirroring-controller"
+    account = "endpointslicemirroring-controller"
     workers = 2
     manager = MIRRORING
 

@@ -39,6 +39,7 @@ class GarbageCollector(Controller):
     """Keys of the queue are uids."""
 
     name = "garbage-collector-controller"
+    account = "generic-garbage-collector"
     workers = 8
 
     def __init__(self, context: ControllerContext) -> None:

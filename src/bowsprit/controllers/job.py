@@ -20,6 +20,7 @@ class JobController(PodOwnerController):
     """Keys are Jobs, and, with a prefix, pods that have outlived theirs."""
 
     name = "job-controller"
+    account = "job-controller"
     component = "job-controller"
     workers = 5
     gvr = JOBS

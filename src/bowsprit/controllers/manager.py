@@ -6,13 +6,14 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bowsprit.client.discovery import DiscoveryClient, RestMapper
 from bowsprit.client.events import EventRecorder
 from bowsprit.client.informer import InformerFactory
 from bowsprit.client.leaderelection import LeaderElectionConfig, LeaderElector, LeadershipLost
 from bowsprit.client.rest import RestClient
+from bowsprit.controllers.accounts import ServiceAccountClients
 from bowsprit.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from bowsprit.controllers.controller import Controller, ControllerContext
 from bowsprit.controllers.cronjob import CronJobController
@@ -70,6 +71,7 @@ class ControllerManagerOptions:
 
     controllers: Sequence[str] = ("*",)
     root_ca: bytes = b""
+    use_service_account_credentials: bool = False
     leader_elect: bool = False
     leader_elect_lease_duration: float = 15.0
     leader_elect_renew_deadline: float = 10.0
@@ -200,8 +202,14 @@ class ControllerManager:
             self.recorder,
             root_ca=self._options.root_ca,
         )
-        self._controllers = [kind(context) for kind in CONTROLLERS if enabled(kind.name, self._options.controllers)]
+        kinds = [kind for kind in CONTROLLERS if enabled(kind.name, self._options.controllers)]
+        accounts = ServiceAccountClients(self._client)
         try:
+            if self._options.use_service_account_credentials:
+                await accounts.start({kind.account for kind in kinds})
+            self._controllers = [
+                kind(replace(context, client=accounts.clients.get(kind.account, self._client))) for kind in kinds
+            ]
             for recorder in self._recorders.values():
                 await recorder.start()
             informers.start()
@@ -214,6 +222,7 @@ class ControllerManager:
             for controller in self._controllers:
                 await controller.close()
             await informers.stop()
+            await accounts.stop()
             await asyncio.gather(*(recorder.stop(1.0) for recorder in self._recorders.values()))
             self._recorders.clear()
 

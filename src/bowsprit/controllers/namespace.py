@@ -112,6 +112,7 @@ class NamespaceController(Controller):
     """Finishes namespaces that are being deleted. ``grace`` is the time for the API servers to hear of it."""
 
     name = "namespace-controller"
+    account = "namespace-controller"
     workers = 4
     grace = 0.2
 

@@ -23,6 +23,7 @@ class NodeLifecycleController(Controller):
     """Keys are nodes. Every node is looked at each ``period`` seconds; silence counts after ``grace``."""
 
     name = "node-lifecycle-controller"
+    account = "node-controller"
     component = "node-controller"
     workers = 2
     period = 5.0
@@ -107,6 +108,7 @@ class TaintEvictionController(Controller):
     """Keys are pods on nodes with NoExecute taints."""
 
     name = "taint-eviction-controller"
+    account = "node-controller"
     component = "taint-eviction-controller"
     workers = 4
 
@@ -182,6 +184,7 @@ class PodGarbageCollector(Controller):
     """Removes pods of nodes that are gone (after a quarantine), unbound pods being deleted, and surplus finished pods."""
 
     name = "pod-garbage-collector-controller"
+    account = "pod-garbage-collector"
     workers = 1
     period = 20.0
     quarantine = 40.0

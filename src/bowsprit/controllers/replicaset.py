@@ -70,6 +70,7 @@ class ReplicaSetController(PodOwnerController):
     """The control loop; ReplicationControllers are the same with another selector."""
 
     name = "replicaset-controller"
+    account = "replicaset-controller"
     component = "replicaset-controller"
     workers = 5
     gvr: ClassVar[GroupVersionResource] = REPLICA_SETS
@@ -150,6 +151,7 @@ class ReplicationControllerController(ReplicaSetController):
     """ReplicationControllers: a plain label map selects."""
 
     name = "replicationcontroller-controller"
+    account = "replication-controller"
     component = "replication-controller"
     workers = 2
     gvr = REPLICATION_CONTROLLERS

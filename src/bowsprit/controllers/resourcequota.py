@@ -54,6 +54,7 @@ class ResourceQuotaController(Controller):
     """Keys are quotas. Kinds are followed from the moment a quota limits them."""
 
     name = "resourcequota-controller"
+    account = "resourcequota-controller"
     workers = 2
 
     def __init__(self, context: ControllerContext) -> None:

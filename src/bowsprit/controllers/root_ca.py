@@ -19,6 +19,7 @@ class RootCACertPublisher(Controller):
     """Creates the ConfigMap, and puts it right when somebody edits or deletes it."""
 
     name = "root-ca-certificate-publisher-controller"
+    account = "root-ca-cert-publisher"
     workers = 1
 
     def __init__(self, context: ControllerContext) -> None:

@@ -13,6 +13,7 @@ class ServiceAccountController(Controller):
     """Creates what is missing; a namespace without it cannot have pods."""
 
     name = "serviceaccount-controller"
+    account = "service-account-controller"
     workers = 1
 
     def __init__(self, context: ControllerContext) -> None:

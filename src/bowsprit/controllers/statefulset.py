@@ -19,6 +19,7 @@ class StatefulSetController(PodOwnerController):
     """Keys are StatefulSets."""
 
     name = "statefulset-controller"
+    account = "statefulset-controller"
     component = "statefulset-controller"
     workers = 4
     gvr = STATEFUL_SETS

@@ -29,6 +29,7 @@ class TTLAfterFinishedController(Controller):
     """Keys are Jobs."""
 
     name = "ttl-after-finished-controller"
+    account = "ttl-after-finished-controller"
     workers = 1
 
     def __init__(self, context: ControllerContext) -> None:
