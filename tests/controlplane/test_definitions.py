@@ -1,0 +1,157 @@
+"""CustomResourceDefinitions are defaulted, prepared and refused as recorded from Kubernetes v1.36."""
+
+# ruff: noqa: E501
+
+import gzip
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bowsprit.controlplane.apiextensions.strategy import FINALIZER, DefinitionStatusStrategy, DefinitionStrategy
+from bowsprit.machinery import builtin
+from bowsprit.machinery.names import GroupVersionKind
+from bowsprit.machinery.objects import Obj, deep_copy
+
+GOLDEN = Path(__file__).parents[1] / "golden/apiserver/cases/crds.jsonl.gz"
+CASES = [json.loads(line) for line in gzip.decompress(GOLDEN.read_bytes()).splitlines()]
+POSTS = {
+    case["id"]: case
+    for case in CASES
+    if case["request"]["method"] == "POST"
+    and case["request"]["path"].endswith("/customresourcedefinitions")
+    and case["response"]["status"] in (201, 422)
+}
+TYPE = builtin.lookup(GroupVersionKind("apiextensions.k8s.io", "v1", "CustomResourceDefinition"))
+STRATEGY = DefinitionStrategy()
+CONTEXT = SimpleNamespace(now=datetime(2030, 1, 1, tzinfo=UTC))
+
+# The cost of rules is not estimated: such a definition is accepted.
+NOT_ESTIMATED = "crds/schema-errors/cel-cost"
+
+
+def created(body: Obj) -> Obj:
+    assert TYPE is not None
+    obj = TYPE.round_trip(body)
+    STRATEGY.default(obj)
+    STRATEGY.prepare_for_create(obj, CONTEXT)
+    return obj
+
+
+@pytest.mark.parametrize("case", [case for case in POSTS if case != NOT_ESTIMATED])
+def test_recorded_definitions(case: str) -> None:
+    obj = created(POSTS[case]["request"]["body"])
+    found = sorted((error.field, error.error_body()) for error in STRATEGY.validate(obj))
+    answer = POSTS[case]["response"]["body"]
+    if POSTS[case]["response"]["status"] == 201:
+        assert found == []
+        assert (obj["spec"], obj["status"]) == (answer["spec"], answer["status"])
+    else:
+        assert found == sorted((cause["field"], cause["message"]) for cause in answer["details"]["causes"])
+
+
+def definition(schema: Obj, **version: object) -> Obj:
+    return created(
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": "ws.e.example.com"},
+            "spec": {
+                "group": "e.example.com",
+                "scope": "Namespaced",
+                "names": {"plural": "ws", "kind": "W"},
+                "versions": [
+                    {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}, **version}
+                ],
+            },
+        }
+    )
+
+
+def messages(obj: Obj) -> list[str]:
+    return [str(error) for error in STRATEGY.validate(obj)]
+
+
+ROOT = "spec.validation.openAPIV3Schema"
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"x-kubernetes-preserve-unknown-fields": True}, ["properties[a].x-kubernetes-preserve-unknown-fields"]),
+        ({"type": "object", "$ref": "#/x"}, ["properties[a].$ref: Forbidden: $ref is not supported"]),
+        ({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set", "x-kubernetes-list-map-keys": ["k"]}, ['properties[a].x-kubernetes-list-map-keys: Invalid value: ["k"]: must not be specified unless x-kubernetes-list-type is map']),
+        ({"type": "object", "x-kubernetes-embedded-resource": True}, ["properties[a].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"]),
+        ({"type": "object", "x-kubernetes-map-type": "odd"}, ['properties[a].x-kubernetes-map-type: Unsupported value: "odd": supported values: "granular", "atomic"']),
+        ({"type": "object", "properties": {"b": {"type": "integer"}}, "default": {"b": "x"}}, ['properties[a].default.b: Invalid value: "string": b in body must be of type integer: "string"']),
+        ({"type": "string", "x-kubernetes-validations": [{"rule": "self.size() > 1", "message": "a\nb"}]}, ['properties[a].x-kubernetes-validations[0].message: Invalid value: "a\\nb": message must not contain line breaks']),
+        ({"type": "integer", "x-kubernetes-validations": [{"rule": "self + 1 == 2 ? 'x' : 'y'"}]}, ["must evaluate to a bool"]),
+    ],
+)  # fmt: skip
+def test_schemas_that_are_refused(schema: Obj, expected: list[str]) -> None:
+    found = messages(definition({"type": "object", "properties": {"a": schema}}))
+    if schema == {"x-kubernetes-preserve-unknown-fields": True}:
+        assert found == []
+        return
+    assert len(found) == len(expected)
+    assert all(part in message for message, part in zip(found, expected, strict=True)), found
+
+
+def test_versions_that_differ_are_named() -> None:
+    obj = definition({"type": "object"})
+    obj["spec"]["versions"].append(
+        {"name": "v2", "served": True, "storage": False, "schema": {"openAPIV3Schema": {"type": "string"}}}
+    )
+    assert messages(obj) == [
+        'spec.versions[1].schema.openAPIV3Schema.type: Invalid value: "string": must be object at the root'
+    ]
+
+
+def test_columns() -> None:
+    obj = definition({"type": "object"}, additionalPrinterColumns=[{"name": "", "type": "odd", "jsonPath": "x"}])
+    assert [message.partition(":")[0] for message in messages(obj)] == [
+        f"spec.additionalPrinterColumns[0].{field}" for field in ("name", "type", "jsonPath")
+    ]
+
+
+def test_what_an_update_may_not_change() -> None:
+    old = definition({"type": "object"})
+    new = deep_copy(old)
+    new["spec"]["names"]["kind"] = "Other"
+    assert STRATEGY.validate_update(new, old) == [], "not established yet"
+    old["status"]["conditions"] = [{"type": "Established", "status": "True"}]
+    new["spec"]["scope"] = "Cluster"
+    new["spec"]["group"] = "f.example.com"
+    fields = [error.field for error in STRATEGY.validate_update(new, old)]
+    assert fields == ["spec.scope", "spec.names.kind", "spec.group"]
+
+
+def test_a_new_storage_version_is_noted_and_an_old_one_must_stay() -> None:
+    old = definition({"type": "object"})
+    new = deep_copy(old)
+    new["spec"]["versions"] = [{**new["spec"]["versions"][0], "name": "v2"}]
+    STRATEGY.prepare_for_update(new, old, CONTEXT)
+    assert new["status"]["storedVersions"] == ["v1", "v2"]
+    assert old["status"]["storedVersions"] == ["v1"]
+    [error] = STRATEGY.validate_update(new, old)
+    assert error.field == "status.storedVersions[0]"
+    new["status"]["storedVersions"] = ["v2"]
+    assert DefinitionStatusStrategy(STRATEGY).validate_update(new, old) == []
+
+
+def test_a_deleted_definition_waits_for_its_objects() -> None:
+    obj = definition({"type": "object"})
+    assert not STRATEGY.may_vanish(obj)
+    STRATEGY.mark_deleting(obj, CONTEXT)
+    STRATEGY.mark_deleting(obj, CONTEXT)
+    assert obj["metadata"]["finalizers"] == [FINALIZER]
+    [condition] = obj["status"]["conditions"]
+    assert (condition["type"], condition["reason"], condition["lastTransitionTime"]) == (
+        "Terminating",
+        "InstanceDeletionPending",
+        "2030-01-01T00:00:00Z",
+    )
+    obj["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    assert STRATEGY.may_vanish(obj)
