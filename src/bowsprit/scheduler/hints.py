@@ -297,3 +297,18 @@ def helps(plugin: str, event: Event, nodes: NodeColumns, pod: PodInfo, old: Any,
             except Exception:  # upstream: an error in a hint queues the pod
                 return True
     return False
+
+
+_REGISTERED = {
+    (resource, action) for entries in HINTS.values() for resource, actions, _ in entries for action in actions
+}
+
+
+def of_interest(event: Event) -> bool:
+    """Whether any default plugin registers the event. Plain pod updates count: they stand for all kinds of updates."""
+    return (
+        (event.resource, event.action) in _REGISTERED or event.resource == ASSIGNED_POD or event.resource not in _KNOWN
+    )
+
+
+_KNOWN = {resource for resource, _ in _REGISTERED}

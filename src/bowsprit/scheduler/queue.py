@@ -26,7 +26,7 @@ from bowsprit.scheduler.events import (
     pod_events,
 )
 from bowsprit.scheduler.framework import Status
-from bowsprit.scheduler.hints import helps
+from bowsprit.scheduler.hints import helps, of_interest
 from bowsprit.scheduler.nominator import Nominator
 from bowsprit.scheduler.podinfo import PodInfo
 
@@ -174,9 +174,9 @@ class SchedulingQueue:
     # backoff
 
     def _expiry(self, queued: QueuedPod) -> float:
-        """End of the backoff, cut to whole seconds: pods of one window leave together, by priority."""
+        """End of the backoff, at the next whole second: pods of one window leave together, by priority."""
         if queued.expires is None:
-            queued.expires = float(math.floor(queued.timestamp + self.backoff_of(queued)))
+            queued.expires = float(math.ceil(queued.timestamp + self.backoff_of(queued)))
         return queued.expires
 
     def backoff_of(self, queued: QueuedPod) -> float:
@@ -346,6 +346,8 @@ class SchedulingQueue:
 
     def move(self, event: Event, old: Any = None, new: Any = None) -> None:
         """Something happened: pods that it may help leave the unschedulable pool."""
+        if not of_interest(event):
+            return
         self._log(event, old, new)
         for queued in list(self._unschedulable.values()):
             if queued.gated_by and queued.gated_by not in ("DefaultPreemption",) and event.resource != UNSCHEDULED_POD:

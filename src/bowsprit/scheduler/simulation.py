@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.scheduler.cache import Cache
-from bowsprit.scheduler.config.pluginsets import default_plugins, merge_plugins
+from bowsprit.scheduler.config.defaults import set_defaults
 from bowsprit.scheduler.cycle import Algorithm, CycleError, FitError, Placement, Scores
 from bowsprit.scheduler.featuregates import gates_of
 from bowsprit.scheduler.framework import CycleState
@@ -21,6 +21,7 @@ from bowsprit.scheduler.plugins.volumebinding import BIND_COMPLETED, BOUND_BY_CO
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.preemption import REASON_PREEMPTION, Preemption, decision_of
 from bowsprit.scheduler.profile import Handle, PluginFactory, Profile
+from bowsprit.scheduler.profiles import build_profiles
 from bowsprit.scheduler.registry import registry
 
 LARGE = 100  # scenarios with more nodes than this record only the totals
@@ -61,16 +62,13 @@ class Simulation:
         """From a KubeSchedulerConfiguration body. Raises ProfileError."""
         cache, nominator = Cache(), Nominator()
         enabled = gates_of(gates or {})
+        body = set_defaults(config, enabled)
         known = registry(dict(plugins or {}))
-        profiles: dict[str, Profile] = {}
-        for item in config.get("profiles") or [{}]:
-            name = item.get("schedulerName") or "default-scheduler"
-            body = dict(item, schedulerName=name, plugins=merge_plugins(default_plugins(), item.get("plugins")))
-            profiles[name] = Profile(body, known, Handle(cache, nominator, enabled))
+        profiles = build_profiles(body, known, lambda: Handle(cache, nominator, enabled))
         algorithm = Algorithm(
             cache,
             nominator,
-            percentage=int(config.get("percentageOfNodesToScore") or 0),
+            percentage=int(body["percentageOfNodesToScore"]),
             batching=enabled["OpportunisticBatching"],
             keep_scores=keep_scores,
         )
