@@ -8,6 +8,7 @@ missing.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -151,6 +152,8 @@ class Bootstrap:
             }
             meta = {"name": "kubernetes", "namespace": "default", "labels": labels}
             await self._create(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec})
+        if ipaddress.ip_address(self._options.advertise_address).is_loopback:
+            return  # a host without a route: endpoints may not be loopback addresses
         meta = {
             "name": "kubernetes",
             "namespace": "default",

@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -261,10 +263,24 @@ class APIServerOptions:
 
     @property
     def advertised(self) -> str:
-        """The address for clients."""
+        """The address for clients: a server that listens on no address of its own names the host's (as upstream does)."""
         if self.advertise_address:
             return self.advertise_address
-        return "127.0.0.1" if self.bind_address in ("", "0.0.0.0", "::") else self.bind_address
+        address = ipaddress.ip_address(self.bind_address)
+        if address.is_unspecified or address.is_loopback:
+            return _host_address() or "127.0.0.1"
+        return self.bind_address
+
+
+@cache
+def _host_address() -> str:
+    """The address from which the host reaches others; "" when it has no route. No packet is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route counts
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 def _is_address(text: str) -> bool:
