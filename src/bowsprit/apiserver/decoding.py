@@ -24,6 +24,7 @@ from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 
 _SUMMARY_BYTES = 30
+_TYPE_AND_METADATA = ("apiVersion", "kind", "metadata")
 OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # upstream names the scheme in its messages; clients may match on it
 
@@ -39,6 +40,7 @@ def decode_body(
     known: Known,
     *,
     accepts: Callable[[GroupVersionKind], bool] | None = None,
+    custom: bool = False,
 ) -> Obj:
     """The object in a body, with kind and apiVersion filled in.
 
@@ -50,6 +52,10 @@ def decode_body(
         raise bad_request(_unrecognized(expected, data, _not_an_object(value)))
     gvk = _kind_of(value, expected, data)
     if gvk != expected and not (accepts is not None and accepts(gvk)):
+        if custom and gvk.kind == expected.kind and gvk.group == expected.group:
+            # Upstream decodes with the schema of the version in the data; one that is not there knows no fields.
+            report(ctx, [f'unknown field "{key}"' for key in value if key not in _TYPE_AND_METADATA], "")
+            raise bad_request(_other_version(gvk, expected))
         raise bad_request(_refused(gvk, expected, known))
     obj = {"kind": gvk.kind, "apiVersion": gvk.api_version, **value}
     obj["kind"], obj["apiVersion"] = gvk.kind, gvk.api_version
@@ -157,13 +163,14 @@ def _package(group: str) -> str:
     return group.partition(".")[0] or "core"
 
 
+def _other_version(gvk: GroupVersionKind, expected: GroupVersionKind) -> str:
+    return f"the API version in the data ({gvk.api_version}) does not match the expected API version ({expected.api_version})"
+
+
 def _refused(gvk: GroupVersionKind, expected: GroupVersionKind, known: Known) -> str:
     if known(gvk):
         if gvk.kind == expected.kind and gvk.group == expected.group:
-            return (
-                f"the API version in the data ({gvk.api_version}) does not match the expected API version "
-                f"({expected.api_version})"
-            )
+            return _other_version(gvk, expected)
         problem = (
             f"converting ({gvk.version}.{gvk.kind}) to ({_package(expected.group)}.{expected.kind}): unknown conversion"
         )

@@ -181,6 +181,8 @@ def describe(endpoint: Endpoint) -> DiscoveredResource:
         for subresource in resource.subresources.values()
         if subresource.verbs
     ]
+    if not resource.custom:
+        subresources.sort(key=lambda subresource: subresource.name)
     storage_hash = resource.storage_version_hash
     if not storage_hash and resource.virtual is None and "list" in resource.verbs:
         hub = GroupVersion.parse(resource.storage_version)

@@ -67,6 +67,8 @@ async def resource(server: Server, exchange: _Exchange) -> Answer | Sent | web.S
         if not group_version or all(each.resource.custom for each in group_version):
             return not_found_answer()
         raise no_such_resource()
+    if endpoint.version.deprecation_warning:
+        ctx.warn(endpoint.version.deprecation_warning)
     call = Call(ctx, exchange.request, endpoint, server.registry, server.admission, server.authorizer)
     if info.subresource:
         return await _subresource(call, exchange)

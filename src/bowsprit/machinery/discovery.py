@@ -32,7 +32,7 @@ class DiscoveredSubresource:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredResource:
-    """One resource of a group version. Verbs and names are listed in the given order; upstream sorts them."""
+    """One resource of a group version. Verbs, names and subresources are listed as given; upstream sorts built-in kinds' ones."""
 
     name: str
     singular: str
@@ -109,9 +109,7 @@ def api_resource_list(gv: GroupVersion, resources: Iterable[DiscoveredResource])
     entries: list[Obj] = []
     for resource in sorted(resources, key=lambda item: item.name):
         entries.append(_legacy_resource(resource))
-        entries += (
-            _legacy_subresource(gv, resource, sub) for sub in sorted(resource.subresources, key=lambda s: s.name)
-        )
+        entries += (_legacy_subresource(gv, resource, sub) for sub in resource.subresources)
     result: Obj = {"kind": "APIResourceList"}
     if gv.group:
         result["apiVersion"] = "v1"
@@ -185,9 +183,7 @@ def _resource_discovery(gv: GroupVersion, resource: DiscoveredResource) -> Obj:
     if resource.categories:
         entry["categories"] = list(resource.categories)
     if resource.subresources:
-        entry["subresources"] = [
-            _subresource_discovery(gv, sub) for sub in sorted(resource.subresources, key=lambda item: item.name)
-        ]
+        entry["subresources"] = [_subresource_discovery(gv, sub) for sub in resource.subresources]
     return entry
 
 

@@ -56,9 +56,8 @@ async def decode(call: Call, data: bytes, media_type: str) -> Obj:
         version.gvk,
         version.schema,
         call.registry.knows,
+        custom=call.endpoint.resource.custom,
     )
-    if version.deprecation_warning:
-        call.ctx.warn(version.deprecation_warning)
     call.endpoint.resource.strategy.default(obj)
     return obj
 

@@ -161,7 +161,9 @@ def list_object(call: Call, chosen: Representation, objects: Sequence[Obj], meta
     if chosen.convert:
         include = call.query.get("includeObject", "") if call.query else ""
         return representation.convert_list(chosen, objects, version, call.ctx, include=include, metadata=metadata)
-    if not call.endpoint.resource.custom:
+    if call.endpoint.resource.custom:
+        metadata = {"continue": "", **metadata}
+    else:
         objects = [{key: value for key, value in obj.items() if key not in ("kind", "apiVersion")} for obj in objects]
     return {
         "kind": version.list_kind_name,

@@ -54,8 +54,6 @@ async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
     chosen = call.representation()
     data = await call.body()
     options = apply_write_options(call.ctx, "PatchOptions", call.query, patch=True, apply_patch=sort == "apply")
-    if call.version.deprecation_warning:
-        call.ctx.warn(call.version.deprecation_warning)
     info = call.ctx.info
     if sort == "apply":
         compute = _applying(call, data, options)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from bowsprit.apiserver.cacher import Change
+from bowsprit.apiserver.collection import Collection
 from bowsprit.apiserver.localclient import LocalClient
 from bowsprit.apiserver.registry import Lister, Registry
 from bowsprit.controlplane.apiextensions.serving import custom_resource, hub_version
@@ -25,6 +27,24 @@ DEFINITIONS = GroupResource("apiextensions.k8s.io", "customresourcedefinitions")
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 RETRY_SECONDS = 1.0
 _NAME_FIELDS = ("plural", "singular", "kind", "listKind")
+
+
+class _Once:
+    """Calls back at the next change of a collection."""
+
+    namespace: str | None = None
+    count = 0
+
+    def __init__(self, collection: Collection, callback: Callable[[], None]) -> None:
+        self._collection = collection
+        self._callback = callback
+
+    def push(self, changes: Sequence[Change]) -> None:
+        self._collection.cacher.remove(self)
+        self._callback()
+
+    def end(self) -> None:
+        return None
 
 
 class DefinitionController:
@@ -229,7 +249,7 @@ class DefinitionController:
                     except (NotFoundError, ConflictError):
                         continue
             if len(collection.cacher):
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._add, name)
+                collection.cacher.add(_Once(collection, lambda: self._add(name)))
                 return
 
         def finish(live: Obj) -> None:

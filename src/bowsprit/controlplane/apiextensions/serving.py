@@ -18,6 +18,7 @@ from bowsprit.apiserver.resource import (
 )
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.tables import CREATED_DESCRIPTION, NAME_DESCRIPTION
+from bowsprit.machinery.discovery import version_key
 from bowsprit.machinery.errors import forbidden, internal_error
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.jsonpath import JSONPath, value_text
@@ -147,9 +148,11 @@ def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
     group, name, kind = crd["spec"]["group"], version["name"], names["kind"]
     openapi = nested(version, "schema", "openAPIV3Schema")
     schema = CustomResourceSchema(openapi, nested(version, "subresources", "scale"))
-    warning = ""
-    if version.get("deprecated"):
-        warning = version.get("deprecationWarning") or f"{group}/{name} {kind} is deprecated"
+    warning = _deprecation(crd, version, kind) if version.get("deprecated") else ""
+    hub_openapi = next(
+        (nested(each, "schema", "openAPIV3Schema") for each in crd["spec"]["versions"] if each["name"] == hub), None
+    )
+    hub_schema = schema if name == hub else CustomResourceSchema(hub_openapi)
     converts = nested(crd, "spec", "conversion", "strategy") == "Webhook"
 
     def from_hub(obj: Obj) -> Obj:
@@ -159,7 +162,6 @@ def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
             )
         made: Obj = {**deep_copy(obj), "apiVersion": f"{group}/{name}"}
         schema.schema.prune(made)
-        schema.schema.default(made)
         return made
 
     def to_hub(obj: Obj) -> Obj:
@@ -167,7 +169,10 @@ def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
             raise internal_error(
                 f"conversion webhook for {group}/{name}, Kind={kind} failed: webhook conversion is not supported"
             )
-        return {**obj, "apiVersion": f"{group}/{hub}"}
+        made: Obj = {**deep_copy(obj), "apiVersion": f"{group}/{hub}"}
+        hub_schema.schema.prune(made)
+        hub_schema.schema.default(made)
+        return made
 
     return Version(
         GroupVersionResource(group, name, names["plural"]),
@@ -182,6 +187,20 @@ def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
         protobuf=False,
         list_kind=names.get("listKind") or f"{kind}List",
     )
+
+
+def _deprecation(crd: Obj, version: Obj, kind: str) -> str:
+    """What to say of a deprecated version; upstream's default names the newest one that is to be used instead."""
+    group, name = crd["spec"]["group"], version["name"]
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    text = f"{group}/{name} {kind} is deprecated"
+    better = [
+        other["name"]
+        for other in crd["spec"]["versions"]
+        if other.get("served") and not other.get("deprecated") and version_key(other["name"]) < version_key(name)
+    ]
+    return f"{text}; use {group}/{min(better, key=version_key)} {kind}" if better else text
 
 
 def _scale(scale: Obj) -> ScaleSubresource:
