@@ -57,6 +57,7 @@ def _run(action: str | None, **flags: Any) -> None:
 async def _serve(options: APIServerOptions) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the drain."""
     from bowsprit.controlplane.server import APIServer
+    from bowsprit.net.egress.configuration import EgressConfigError
     from bowsprit.pki.errors import PKIError
     from bowsprit.store.protocol import StoreError
 
@@ -78,7 +79,7 @@ async def _serve(options: APIServerOptions) -> None:
     except StoreError as exc:
         await server.stop()
         raise CommandError(str(exc), reason="StoreFailed", hint=f"--store is {options.store}") from exc
-    except ValueError as exc:
+    except (ValueError, EgressConfigError) as exc:
         await server.stop()
         raise CommandError(str(exc), reason="InvalidConfiguration") from exc
     except OSError as exc:

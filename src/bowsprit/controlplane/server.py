@@ -53,8 +53,7 @@ from bowsprit.controlplane.version import VERSION
 from bowsprit.machinery.names import GroupResource, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.time import format_time
-from bowsprit.net.dial import DirectDialer
-from bowsprit.net.egress.selector import EgressSelector
+from bowsprit.net.dial import Dialer, DirectDialer
 from bowsprit.pki.files import read_file
 from bowsprit.pki.serving import ServingContext
 from bowsprit.store.protocol import Store
@@ -163,8 +162,7 @@ class APIServer:
             choose=random.randrange,
             own=lambda: (options.advertised, self.port),
         )
-        egress = EgressSelector.from_file(options.egress_selector_config_file or "")
-        to_cluster = egress.dialer("cluster")
+        to_cluster = _cluster_dialer(options)
         hooks = self._hooks = HookClient(resolver.resolve, to_cluster)
         server.admission = build_chain(
             Surroundings(
@@ -337,6 +335,15 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception:
             logger.exception("a periodic duty failed; it is tried again in %d s", seconds)
+
+
+def _cluster_dialer(options: APIServerOptions) -> Dialer | None:
+    """How the cluster's network is reached, None for directly. Raises EgressConfigError."""
+    if options.egress_selector_config_file is None:
+        return None
+    from bowsprit.net.egress.selector import EgressSelector
+
+    return EgressSelector.from_file(options.egress_selector_config_file).dialer("cluster")
 
 
 def _ask_for_certificates(context: ssl.SSLContext) -> None:
