@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from bowsprit.client.cache import object_key
 from bowsprit.client.informer import Handler
 from bowsprit.client.resources import DEPLOYMENTS, PODS, REPLICA_SETS
@@ -309,14 +307,10 @@ class DeploymentController(Controller):
     async def _note_revision(self, deployment: Obj, revision: str) -> Obj:
         if objects.annotations(deployment).get(REVISION) == revision:
             return deployment
-        meta = deployment["metadata"]
-        patch: dict[str, Any] = {
-            "metadata": {"annotations": {REVISION: revision}, "resourceVersion": meta["resourceVersion"]}
-        }
-        patched = await self.client.patch(
-            DEPLOYMENTS, meta["name"], patch, namespace=meta["namespace"], patch_type=PatchType.MERGE
-        )
-        return {**patched, "apiVersion": "apps/v1", "kind": "Deployment"}
+        annotations = {**objects.annotations(deployment), REVISION: revision}
+        body = {**deployment, "metadata": {**deployment["metadata"], "annotations": annotations}}
+        updated = await self.client.update(DEPLOYMENTS, body)  # its role may update, not patch
+        return {**updated, "apiVersion": "apps/v1", "kind": "Deployment"}
 
     def _with_progress(self, deployment: Obj, status: str, reason: str, message: str) -> Obj:
         new = rollout.deployment_condition("Progressing", status, reason, message, self.now())
