@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.podwarnings import template_warnings
 from bowsprit.machinery.objects import Obj, deep_copy
 
 
@@ -28,6 +29,9 @@ class StatusedStrategy(Strategy):
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
+
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        return template_warnings(obj, old)
 
 
 class StatusStrategy(Strategy):

@@ -9,6 +9,7 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_pod_spec, default_requests
 from bowsprit.controlplane.core.podvalidation import validate_pod, validate_pod_status_update, validate_pod_update
+from bowsprit.controlplane.core.podwarnings import pod_warnings
 from bowsprit.controlplane.core.qos import qos_class
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import StatusStrategy, copy_field
@@ -57,6 +58,9 @@ class PodStrategy(Strategy):
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             }
             obj["status"]["conditions"] = [condition]
+
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        return pod_warnings(obj, old)
 
     def canonicalize(self, obj: Obj) -> None:
         # Admission may have set the account's name after the defaults.
