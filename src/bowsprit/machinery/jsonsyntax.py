@@ -143,7 +143,7 @@ class _Scanner:
                     self.at += 1
                     if self.peek() not in _HEX:
                         raise self.fail("in \\u hexadecimal character escape")
-            elif self.peek() not in b'bfnrt\\/"' or self.peek() == -1:
+            elif self.peek() == -1 or self.peek() not in b'bfnrt\\/"':
                 raise self.fail("in string escape code")
             self.at += 1
 
