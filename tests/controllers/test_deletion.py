@@ -6,8 +6,6 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-import pytest
-
 from bowsprit.client.resources import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
@@ -105,7 +103,6 @@ async def test_an_owner_of_an_unknown_kind_proves_nothing(cluster: Any) -> None:
     assert cluster.find(CONFIG_MAPS, "child")
 
 
-@pytest.mark.parametrize("cluster", ["memory"], indirect=True)
 async def test_kinds_that_come_later_are_collected_too(cluster: Any) -> None:
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     spec = {
