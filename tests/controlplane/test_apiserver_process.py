@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -223,3 +224,21 @@ async def test_anonymous_is_off_where_everything_is_allowed():
     options = APIServerOptions.from_flags({"authorization-mode": "AlwaysAllow"})
     assert not options.anonymous
     assert os.path.basename(options.folder) == "apiserver"
+
+
+def _table_row(item: Any) -> str:
+    kind, shown = item.metadata["kind"], item.default
+    if kind in ("list", "paths"):
+        shown = ",".join(map(str, shown))
+    elif kind == "bool":
+        shown = str(shown).lower()
+    elif kind == "duration":
+        shown = f"{shown:g}s"
+    value = f"`{shown}`" if shown not in (None, "") else ""
+    return f"| `--{item.name.replace('_', '-')}` | {value} | {item.metadata['help']} |"
+
+
+def test_the_documented_flags_are_the_real_ones():
+    text = (Path(__file__).parents[2] / "docs" / "apiserver.md").read_text()
+    documented = [line for line in text.splitlines() if line.startswith("| `--")]
+    assert documented == [_table_row(item) for item in dataclasses.fields(APIServerOptions)]
