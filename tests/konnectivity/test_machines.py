@@ -17,7 +17,7 @@ from bowsprit.konnectivity.tunnel import Endpoint, Tunnel
 from bowsprit.net.egress import packets
 from bowsprit.net.egress.packets import Packet, PacketType
 
-WINDOW = 4000
+WINDOW = 2500
 
 
 class Silent:
@@ -229,8 +229,9 @@ class World:
         elif what in ("to_agent", "to_server"):
             for _ in range(1 + index % 5):
                 self.deliver(what == "to_agent")
-        elif client is not None and what == "write":
-            client.write(size)
+        elif client is not None and what in ("write", "burst"):
+            for _ in range(3 if what == "burst" else 1):
+                client.write(size)
         elif client is not None and what == "client_stall":
             client.stalled = not client.stalled
             client.flush()
@@ -242,8 +243,9 @@ class World:
             client.over = True
             self.router.frontend_gone(client.frontend)
         elif target is not None and not target.gone:
-            if what == "speak":
-                target.speak(size)
+            if what in ("speak", "shout"):
+                for _ in range(3 if what == "shout" else 1):
+                    target.speak(size)
             elif what == "target_stall":
                 target.stalled = not target.stalled
                 target.flush()
@@ -255,10 +257,15 @@ class World:
 
 
 ACTIONS = [
-    "dial", "answer", "answer", "refuse", "to_agent", "to_agent", "to_server", "to_server", "write", "write", "speak", "speak",
-    "client_stall", "target_stall", "client_eof", "client_gone", "target_eof", "target_lost",
-]  # fmt: skip
-STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 7), st.integers(1, 3000)), min_size=5, max_size=80)
+    *("burst", "shout", "write", "speak", "answer", "to_agent", "to_server") * 3,
+    *("client_gone", "client_stall", "target_stall") * 2,
+    *("dial", "refuse", "client_eof", "target_eof", "target_lost"),
+]
+STEPS = st.lists(
+    st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3), st.sampled_from([1, 600, 1500, 3000])),
+    min_size=15,
+    max_size=80,
+)
 
 
 def check_streams(world: World) -> None:
@@ -269,10 +276,13 @@ def check_streams(world: World) -> None:
             assert target.sent.startswith(client.got)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.booleans())
 def test_no_leak_no_lost_byte_no_cross_talk(steps: list[tuple[str, int, int]], extended: bool) -> None:
     world = World(extended)
+    for _ in range(2):
+        world.dial()
+    world.settle()
     for step in steps:
         world.act(*step)
         check_streams(world)
@@ -349,3 +359,32 @@ def test_a_stalled_client_never_stops_the_others(steps: list[tuple[str, int, int
             pass
     assert world.targets[1].got == world.clients[1].sent
     assert world.clients[1].got == world.targets[1].sent
+
+
+def test_data_queued_for_want_of_credit_arrives_although_the_client_has_left() -> None:
+    world = World(extended=True)
+    world.dial()
+    world.settle()
+    world.targets[0].stalled = True
+    for _ in range(3):
+        world.clients[0].write(2000)
+    assert world.clients[0].paused
+    world.act("client_gone", 0, 1)
+    assert world.backend.links[1].queue
+    world.settle()
+    assert world.targets[0].got == world.clients[0].sent
+    assert not world.backend.links
+
+
+def test_what_an_endpoint_said_before_it_died_arrives_although_it_had_no_credit() -> None:
+    world = World(extended=True)
+    world.dial()
+    world.settle()
+    world.clients[0].stalled = True
+    for _ in range(3):
+        world.targets[0].speak(2000)
+    assert world.targets[0].paused
+    world.targets[0].lose()
+    world.settle()
+    assert world.clients[0].got == world.targets[0].sent
+    assert not world.tunnel.endpoints
