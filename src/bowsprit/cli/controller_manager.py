@@ -8,12 +8,16 @@ import signal
 import socket
 import ssl
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from bowsprit.cli.errors import CommandError
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
@@ -32,6 +36,20 @@ class Duration(click.ParamType[float]):
             self.fail(str(exc), param, ctx)
 
 
+def switch(name: str, default: bool, text: str) -> Callable[[Command], Command]:
+    """A flag as Go has them: ``--x``, ``--x=true``, ``--x=false``."""
+    return click.option(
+        name,
+        type=bool,
+        is_flag=False,
+        flag_value="true",
+        default=default,
+        show_default=True,
+        metavar="[BOOL]",
+        help=text,
+    )
+
+
 @click.command("controller-manager")
 @click.argument("action", required=False, type=click.Choice(["run"]), metavar="[run]")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Kubeconfig file; in a pod, its service account.")
@@ -40,15 +58,11 @@ class Duration(click.ParamType[float]):
 @click.option(
     "--root-ca-file", type=click.Path(path_type=Path), help="CA bundle for kube-root-ca.crt in every namespace."
 )
-@click.option(
-    "--use-service-account-credentials/--no-use-service-account-credentials",
-    default=False,
-    help="Each controller acts as its own ServiceAccount in kube-system.",
-)
+@switch("--use-service-account-credentials", False, "Each controller acts as its own ServiceAccount in kube-system.")
 @click.option("--service-account-private-key-file", type=click.Path(path_type=Path), hidden=True)
 @click.option("--cluster-signing-cert-file", type=click.Path(path_type=Path), hidden=True)
 @click.option("--cluster-signing-key-file", type=click.Path(path_type=Path), hidden=True)
-@click.option("--leader-elect/--no-leader-elect", default=True, help="Elect a leader before acting.")
+@switch("--leader-elect", True, "Elect a leader before acting.")
 @click.option("--leader-elect-lease-duration", type=Duration(), default="15s", show_default=True)
 @click.option("--leader-elect-renew-deadline", type=Duration(), default="10s", show_default=True)
 @click.option("--leader-elect-retry-period", type=Duration(), default="2s", show_default=True)
@@ -67,7 +81,7 @@ def controller_manager(**flags: Any) -> None:
     from bowsprit.client.leaderelection import LeadershipLost
 
     try:
-        asyncio.run(_serve(flags))
+        run_loop(_serve(flags))
     except ConfigError as exc:
         raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
     except LeadershipLost as exc:
@@ -153,6 +167,14 @@ def serving_context(certificate: Path | None, key: Path | None) -> ssl.SSLContex
         pair.save(Path(folder) / "tls.crt", Path(folder) / "tls.key")
         context.load_cert_chain(Path(folder) / "tls.crt", Path(folder) / "tls.key")
     return context
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
 
 
 async def until_signalled(work: Any) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bowsprit.cli.controller_manager import client_config, until_signalled
+from bowsprit.cli.controller_manager import client_config, run_loop, until_signalled
 from bowsprit.cli.errors import CommandError
 
 
@@ -48,7 +47,7 @@ def kubelet(**flags: Any) -> None:
     if flags["kubeconfig"] and flags["kubeconfig_dir"]:
         raise CommandError("--kubeconfig and --kubeconfig-dir exclude each other", reason="InvalidFlag", exit_code=2)
     try:
-        asyncio.run(_serve(flags))
+        run_loop(_serve(flags))
     except ConfigError as exc:
         raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
 
