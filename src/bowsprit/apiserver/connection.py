@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from bowsprit.apiserver.access import Connection
 from bowsprit.apiserver.tls import peer_certificates
+
+logger = logging.getLogger("bowsprit.apiserver")
 
 IDLE_SECONDS = 90.0  # also bounds how long a client may take to send its headers
 MAX_LINE_BYTES = 64 << 10  # selectors of a list are in the request line
@@ -68,6 +72,13 @@ class ConnectionHandler(RequestHandler):
             leaf, others = peer_certificates(ssl_object)
             self._peer = Connection(leaf, others, address[0] if isinstance(address, tuple) else str(address or ""))
         return self._peer
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """What clients send is no error of ours; what we do is."""
+        if isinstance(kw.get("exc_info"), HttpProcessingError):
+            logger.debug(*args)
+        else:
+            logger.error(*args, **kw)
 
     def on_lost(self, callback: Lost) -> None:
         """Calls back when the connection is gone."""
