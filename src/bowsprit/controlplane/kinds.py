@@ -17,6 +17,7 @@ from bowsprit.apiserver.resource import (
 )
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.admissionregistration import webhooks
+from bowsprit.controlplane.apiextensions.strategy import DefinitionStatusStrategy, DefinitionStrategy
 from bowsprit.controlplane.apiregistration import apiservice
 from bowsprit.controlplane.apps import controllerrevision, daemonset, deployment, replicaset, statefulset
 from bowsprit.controlplane.autoscaling import hpa
@@ -65,13 +66,22 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
     )
     nodes = core_node.NodeStrategy()
     role, binding = roles.RoleStrategy(escalation), roles.BindingStrategy(escalation)
+    definition = DefinitionStrategy()
     label_scale = ScaleSubresource(selector=_label_selector_text)
     return {
         **_core(pods, namespaces, nodes, services),
-        **_with_status(
-            "apps", "deployments", deployment.DeploymentStrategy(), deployment.cells, ("labels",), label_scale
+        GroupResource("apps", "deployments"): Behaviour(
+            deployments := deployment.DeploymentStrategy(),
+            deployment.DeploymentStatusStrategy(deployments, ("labels",)),
+            cells=deployment.cells,
+            scale=label_scale,
         ),
-        **_with_status("apps", "replicasets", replicaset.ReplicaSetStrategy(), replicaset.cells, (), label_scale),
+        GroupResource("apps", "replicasets"): Behaviour(
+            replica_sets := replicaset.ReplicaSetStrategy(),
+            replicaset.ReplicaSetStatusStrategy(replica_sets),
+            cells=replicaset.cells,
+            scale=label_scale,
+        ),
         **_with_status("apps", "statefulsets", statefulset.StatefulSetStrategy(), statefulset.cells, (), label_scale),
         **_with_status("apps", "daemonsets", daemonset.DaemonSetStrategy(), daemonset.cells),
         GroupResource("apps", "controllerrevisions"): Behaviour(
@@ -108,6 +118,9 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
             priorityclass.PriorityClassStrategy(), cells=priorityclass.cells
         ),
         GroupResource("coordination.k8s.io", "leases"): Behaviour(lease.LeaseStrategy(), cells=lease.cells),
+        GroupResource("apiextensions.k8s.io", "customresourcedefinitions"): Behaviour(
+            definition, DefinitionStatusStrategy(definition)
+        ),
         GroupResource("node.k8s.io", "runtimeclasses"): Behaviour(
             runtimeclass.RuntimeClassStrategy(), cells=runtimeclass.cells
         ),
@@ -169,7 +182,7 @@ def _core(
         ),
         GroupResource("", "namespaces"): Behaviour(
             namespaces,
-            StatusStrategy(namespaces),
+            namespace.NamespaceStatusStrategy(namespaces),
             {"finalize": namespace.NamespaceFinalizeStrategy(namespaces)},
             namespace.cells,
         ),
@@ -205,8 +218,10 @@ def _storage() -> dict[GroupResource, Behaviour]:
     return {
         GroupResource(group, "storageclasses"): Behaviour(classes.StorageClassStrategy(), cells=classes.class_cells),
         GroupResource(group, "csidrivers"): Behaviour(classes.CSIDriverStrategy(), cells=classes.driver_cells),
-        GroupResource(group, "csinodes"): Behaviour(cells=classes.node_cells),
-        GroupResource(group, "csistoragecapacities"): Behaviour(cells=classes.capacity_cells),
+        GroupResource(group, "csinodes"): Behaviour(classes.ConditionalStrategy(), cells=classes.node_cells),
+        GroupResource(group, "csistoragecapacities"): Behaviour(
+            classes.ConditionalStrategy(), cells=classes.capacity_cells
+        ),
         **_with_status(group, "volumeattachments", classes.VolumeAttachmentStrategy(), classes.attachment_cells),
         GroupResource(group, "volumeattributesclasses"): Behaviour(cells=classes.attributes_cells),
     }
@@ -262,6 +277,14 @@ def _with_status(
 def _label_selector_text(obj: Obj) -> str:
     return str(LabelSelector.from_obj((obj.get("spec") or {}).get("selector") or {}))
 
+
+# Sent as a Warning with every request.
+_DEPRECATED = {
+    GroupVersionKind(
+        "", "v1", "Endpoints"
+    ): "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    GroupVersionKind("", "v1", "ComponentStatus"): "v1 ComponentStatus is deprecated in v1.19+",
+}
 
 # One resource serves both: whoever lists events of either group sees all of them.
 _SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "events")}
@@ -341,4 +364,5 @@ def _version(entry: dict[str, Any], behaviour: Behaviour) -> Version:
         to_hub,
         from_hub,
         printer,
+        deprecation_warning=_DEPRECATED.get(gvk, ""),
     )

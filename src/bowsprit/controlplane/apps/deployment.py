@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from bowsprit.controlplane.apps.validation import deployment_errors
+from bowsprit.controlplane.apps.validation import counted_status_errors, deployment_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
-from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
@@ -42,6 +42,13 @@ class DeploymentStrategy(StatusedStrategy):
         return deployment_errors(new) + immutable_field(
             new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
         )
+
+
+class DeploymentStatusStrategy(StatusStrategy):
+    """``/status``: counts must fit."""
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return counted_status_errors(new, ("updatedReplicas", "readyReplicas", "availableReplicas"))
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.controlplane.apps.validation import replica_set_errors
+from bowsprit.controlplane.apps.validation import counted_status_errors, replica_set_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
-from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
@@ -34,6 +34,13 @@ class ReplicaSetStrategy(StatusedStrategy):
         return replica_set_errors(new) + immutable_field(
             new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
         )
+
+
+class ReplicaSetStatusStrategy(StatusStrategy):
+    """``/status``: counts must fit."""
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return counted_status_errors(new, ("fullyLabeledReplicas", "readyReplicas", "availableReplicas"))
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

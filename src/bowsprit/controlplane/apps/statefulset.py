@@ -40,8 +40,6 @@ class StatefulSetStrategy(StatusedStrategy):
                 rolling = strategy["rollingUpdate"] = {}
             if rolling.get("partition") is None:
                 rolling["partition"] = 0
-            if rolling.get("maxUnavailable") is None:
-                rolling["maxUnavailable"] = 1
         policy = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
         for field in ("whenDeleted", "whenScaled"):
             policy[field] = policy.get(field) or "Retain"

@@ -187,5 +187,5 @@ def daemon_set_errors(obj: Obj) -> list[FieldError]:
 
 def controller_revision_errors(obj: Obj) -> list[FieldError]:
     """A ControllerRevision."""
-    errors = [] if obj.get("data") is not None else [fielderrors.required(path("data"), "data is mandatory")]
-    return errors + not_negative(obj.get("revision"), path("revision"))
+    errors = not_negative(obj.get("revision"), path("revision"))
+    return errors if obj.get("data") is not None else [*errors, fielderrors.required(path("data"), "data is mandatory")]

@@ -70,6 +70,12 @@ class JobStrategy(StatusedStrategy):
         selector.setdefault("matchLabels", {}).setdefault("batch.kubernetes.io/controller-uid", uid)
         spec["selector"] = selector
 
+    def canonicalize(self, obj: Obj) -> None:
+        # Upstream's defaults run once more when the stored object is read: the generated labels become the job's own.
+        labels = (obj["spec"].get("template") or {}).get("metadata", {}).get("labels")
+        if labels and not obj["metadata"].get("labels"):
+            obj["metadata"]["labels"] = dict(labels)
+
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"status.successful"})
 

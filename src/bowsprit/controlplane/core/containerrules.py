@@ -127,8 +127,6 @@ def common_errors(
         errors.append(fielderrors.duplicate(where.child("name"), name))
     if not image:
         errors.append(fielderrors.required(where.child("image")))
-    elif image != image.strip():
-        errors.append(fielderrors.invalid(where.child("image"), image, "must not have leading or trailing whitespace"))
     policy = container.get("terminationMessagePolicy", "")
     if not policy:
         errors.append(fielderrors.required(where.child("terminationMessagePolicy")))

@@ -15,7 +15,9 @@ _SHOWN = 3
 
 
 class EndpointsStrategy(Strategy):
-    """Ports default to TCP."""
+    """Ports default to TCP; a PUT of absent endpoints creates them."""
+
+    allow_create_on_update = True
 
     def default(self, obj: Obj) -> None:
         for subset in obj.get("subsets") or ():

@@ -9,6 +9,8 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label
 
@@ -57,6 +59,20 @@ class NamespaceStrategy(Strategy):
 
     def may_vanish(self, obj: Obj) -> bool:
         return not (obj.get("spec") or {}).get("finalizers")
+
+
+class NamespaceStatusStrategy(StatusStrategy):
+    """``/status``: the phase follows from the deletion."""
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        phase, deleting = (new.get("status") or {}).get("phase", ""), bool(new["metadata"].get("deletionTimestamp"))
+        if deleting and phase != "Terminating":
+            detail = "may only be 'Terminating' if `deletionTimestamp` is not empty"
+            return [fielderrors.invalid(path("status", "Phase"), phase, detail)]
+        if not deleting and phase != "Active":
+            detail = "may only be 'Active' if `deletionTimestamp` is empty"
+            return [fielderrors.invalid(path("status", "Phase"), phase, detail)]
+        return []
 
 
 class NamespaceFinalizeStrategy(StatusStrategy):

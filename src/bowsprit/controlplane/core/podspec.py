@@ -21,11 +21,11 @@ def default_pod_spec(spec: Obj, *, template: bool = False) -> None:
 
     Args:
         spec: a PodSpec.
-        template: it stands in a pod template, where enableServiceLinks is left to the pod itself.
+        template: it stands in a pod template, where enableServiceLinks and host ports are left to the pod itself.
     """
     _missing(spec, "dnsPolicy", "ClusterFirst")
     _missing(spec, "restartPolicy", "Always")
-    if spec.get("hostNetwork"):
+    if spec.get("hostNetwork") and not template:
         for container in containers_of(spec):
             for port in container.get("ports") or ():
                 _missing(port, "hostPort", port.get("containerPort", 0))

@@ -33,6 +33,11 @@ def validate_pod(obj: Obj) -> list[FieldError]:
     """A pod to be created."""
     spec, where = obj.get("spec") or {}, path("spec")
     errors = pod_spec_errors(spec, where)
+    for kind in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            image, place = container.get("image", ""), where.child(kind).index(index).child("image")
+            if image != image.strip():
+                errors.append(fielderrors.invalid(place, image, "must not have leading or trailing whitespace"))
     if spec.get("ephemeralContainers"):
         errors.append(fielderrors.forbidden(where.child("ephemeralContainers"), "cannot be set on create"))
     if spec.get("nodeName") and spec.get("schedulingGates"):
@@ -57,12 +62,15 @@ def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     errors += _policies(spec, where)
     errors += label_errors(spec.get("nodeSelector"), where.child("nodeSelector"))
     errors += _security(spec, where)
-    errors += _names(spec, where)
     errors += affinity_errors(spec.get("affinity"), where.child("affinity"))
-    errors += toleration_errors(spec.get("tolerations") or [], where.child("tolerations"))
-    errors += spreading_errors(spec.get("topologySpreadConstraints") or [], where.child("topologySpreadConstraints"))
     errors += _dns_config(spec, where.child("dnsConfig"))
+    errors += _readiness_gates(spec, where)
     errors += _gates(spec, where)
+    errors += spreading_errors(spec.get("topologySpreadConstraints") or [], where.child("topologySpreadConstraints"))
+    errors += _names(spec, where)
+    errors += toleration_errors(spec.get("tolerations") or [], where.child("tolerations"))
+    errors += _host_aliases(spec, where)
+    errors += _classes(spec, where)
     for name, text in (spec.get("overhead") or {}).items():
         errors += amount_errors(name, text, where.child("overhead").key(name))
     return errors
@@ -95,20 +103,23 @@ def _policies(spec: Obj, where: Path) -> list[FieldError]:
             errors.append(fielderrors.required(where.child(field)))
         elif value not in supported:
             errors.append(fielderrors.not_supported(where.child(field), value, supported))
+    return errors
+
+
+def _classes(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field in ("priorityClassName", "runtimeClassName"):
+        if spec.get(field):
+            errors += name_errors(spec[field], where.child(field), is_dns1123_subdomain)
     preemption = spec.get("preemptionPolicy")
     if preemption not in (None, "Never", "PreemptLowerPriority"):
         supported = ["Never", "PreemptLowerPriority"]
         errors.append(fielderrors.not_supported(where.child("preemptionPolicy"), preemption, supported))
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline is not None and not 1 <= deadline <= _LARGEST_DEADLINE:
-        detail = f"must be between 1 and {_LARGEST_DEADLINE}, inclusive"
-        errors.append(fielderrors.invalid(where.child("activeDeadlineSeconds"), deadline, detail))
     os_name = (spec.get("os") or {}).get("name")
     if spec.get("os") is not None and os_name not in ("linux", "windows"):
         place = where.child("os", "name")
-        errors.append(
-            fielderrors.not_supported(place, os_name, ["linux", "windows"]) if os_name else fielderrors.required(place)
-        )
+        supported = ["linux", "windows"]
+        errors.append(fielderrors.not_supported(place, os_name, supported) if os_name else fielderrors.required(place))
     return errors
 
 
@@ -149,20 +160,31 @@ def _security(spec: Obj, where: Path) -> list[FieldError]:
 
 def _names(spec: Obj, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
-    for field in ("serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"):
+    for field in ("serviceAccountName", "nodeName"):
         if spec.get(field):
             errors += name_errors(spec[field], where.child(field), is_dns1123_subdomain)
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and not 1 <= deadline <= _LARGEST_DEADLINE:
+        detail = f"must be between 1 and {_LARGEST_DEADLINE}, inclusive"
+        errors.append(fielderrors.invalid(where.child("activeDeadlineSeconds"), deadline, detail))
     for field in ("hostname", "subdomain"):
         if spec.get(field):
             errors += name_errors(spec[field], where.child(field), is_dns1123_label)
+    return errors
+
+
+def _host_aliases(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
     for index, alias in enumerate(spec.get("hostAliases") or ()):
-        place = where.child("hostAliases").index(index)
-        errors += [
-            fielderrors.invalid(place.child("ip"), alias.get("ip", ""), text)
-            for text in is_valid_ip(alias.get("ip", ""))
-        ]
+        place, ip = where.child("hostAliases").index(index), alias.get("ip", "")
+        errors += [fielderrors.invalid(place.child("ip"), ip, text) for text in is_valid_ip(ip)]
         for position, hostname in enumerate(alias.get("hostnames") or ()):
             errors += name_errors(hostname, place.child("hostnames").index(position), is_dns1123_subdomain)
+    return errors
+
+
+def _readiness_gates(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
     for index, gate in enumerate(spec.get("readinessGates") or ()):
         kind = gate.get("conditionType", "")
         place = where.child("readinessGates").index(index).child("conditionType")

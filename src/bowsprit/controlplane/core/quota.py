@@ -28,6 +28,8 @@ class QuotaStrategy(StatusedStrategy):
 class LimitRangeStrategy(Strategy):
     """Defaults follow from limits (upstream SetDefaults_LimitRangeItem)."""
 
+    allow_create_on_update = True
+
     def default(self, obj: Obj) -> None:
         for item in (obj.get("spec") or {}).get("limits") or ():
             if item.get("type") != "Container":

@@ -40,11 +40,11 @@ class ReplicationControllerStrategy(StatusedStrategy):
 
     def validate(self, obj: Obj) -> list[FieldError]:
         spec, where = obj.get("spec") or {}, path("spec")
-        errors = not_negative(spec.get("replicas"), where.child("replicas"))
-        errors += not_negative(spec.get("minReadySeconds"), where.child("minReadySeconds"))
+        errors = not_negative(spec.get("minReadySeconds"), where.child("minReadySeconds"))
         selector, template = spec.get("selector") or {}, spec.get("template")
         if not selector:
             errors.append(fielderrors.required(where.child("selector")))
+        errors += not_negative(spec.get("replicas"), where.child("replicas"))
         if template is None:
             return [*errors, fielderrors.required(where.child("template"))]
         labels = (template.get("metadata") or {}).get("labels") or {}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from bowsprit.apiserver.strategy import Strategy
+from bowsprit.apiserver.request import RequestContext
+from bowsprit.apiserver.strategy import Finish, Strategy
 from bowsprit.controlplane.events.validation import event_errors
 from bowsprit.controlplane.printing import name_of
+from bowsprit.machinery.errors import invalid
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import age
+from bowsprit.machinery.names import GroupKind
 from bowsprit.machinery.objects import Obj, deep_copy
 
 TTL_SECONDS = 3600
@@ -45,6 +48,12 @@ class EventStrategy(Strategy):
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return event_errors(obj)
+
+    async def begin_create(self, obj: Obj, ctx: RequestContext) -> Finish | None:
+        # The newer API has rules that the core one must not apply to old clients.
+        if ctx.info.group == "events.k8s.io" and (errors := event_errors(obj, new_api=True)):
+            raise invalid(GroupKind("events.k8s.io", "Event"), name_of(obj), errors)
+        return None
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({*SELECTABLE, *(name.replace("involvedObject", "regarding") for name in SELECTABLE[:7])})

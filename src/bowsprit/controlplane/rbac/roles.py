@@ -27,7 +27,7 @@ class RoleStrategy(Strategy):
         check: gives the escalation check of the running server; None where RBAC is off.
     """
 
-    deletes_to_object = False
+    allow_create_on_update = True
 
     def __init__(self, check: Check) -> None:
         self._check = check

@@ -43,7 +43,7 @@ class StorageClassStrategy(Strategy):
 class CSIDriverStrategy(Strategy):
     """Defaults of a driver's abilities."""
 
-    has_generation = False
+    allow_unconditional_update = False
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
@@ -61,10 +61,17 @@ class CSIDriverStrategy(Strategy):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
 
+class ConditionalStrategy(Strategy):
+    """Stored as it is; an update must say of which version."""
+
+    allow_unconditional_update = False
+
+
 class VolumeAttachmentStrategy(StatusedStrategy):
     """An attachment starts detached."""
 
     has_generation = False
+    allow_unconditional_update = False
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"attached": False}
