@@ -339,3 +339,14 @@ def test_broken_managed_fields_do_not_stop_writes() -> None:
     new = deep_copy(live) | {"spec": {"text": "y"}}
     apply.update_managed_fields(live, new, "m", context=CONTEXT, now=NOW)
     assert "managedFields" not in new["metadata"]
+
+
+def test_objects_without_a_schema_can_be_applied() -> None:
+    for schema in (None, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}):
+        context = Context(typed.of_custom_resource(schema), "v1", {"apiVersion": "v1", "kind": "W"})
+        config = {"apiVersion": "v1", "kind": "W", "metadata": {"name": "x"}, "spec": {"a": {"b": [1]}}}
+        live = apply.apply(deep_copy(context.empty), config, "m", context=context, now=NOW)
+        assert live["metadata"]["managedFields"][0]["fieldsV1"] == {"f:spec": {".": {}, "f:a": {".": {}, "f:b": {}}}}
+        assert "spec" not in without_nulls(
+            apply.apply(live, {"apiVersion": "v1", "kind": "W"}, "m", context=context, now=NOW)
+        )

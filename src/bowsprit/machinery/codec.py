@@ -8,7 +8,9 @@ booleans, `0777` is octal, timestamps stay strings, merge keys work, and the res
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -36,6 +38,8 @@ __all__ = [
 MAX_DEPTH = 250
 """Deepest nesting that is accepted. Whoever walks an object recursively may rely on it."""
 
+_HUGE = re.compile(rb"[0-9]{19}")  # long enough to be beyond 64 bits
+
 _MAX_STRICT_ERRORS = 100  # as upstream: a hostile body must not make an endless message
 
 
@@ -55,7 +59,7 @@ def decode_json(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         value = _decode_leniently(data, None)
     _check_depth(data, value)
-    return value
+    return _rounded(value) if _HUGE.search(data) else value
 
 
 def decode_json_strict(data: bytes) -> tuple[Any, list[str]]:
@@ -140,6 +144,18 @@ def _without_surrogates(value: Any) -> Any:
         return [_without_surrogates(child) for child in value]
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(child) for key, child in value.items()}
+    return value
+
+
+def _rounded(value: Any) -> Any:
+    """Integers beyond int64 are floats in Go, which writes them as the shortest digits with zeros after."""
+    if isinstance(value, dict):
+        return {key: _rounded(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_rounded(child) for child in value]
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        digits = int(Decimal(repr(float(value))))
+        return digits if -(2**63) <= digits < 2**64 else float(value)
     return value
 
 

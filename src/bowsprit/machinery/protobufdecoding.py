@@ -17,8 +17,8 @@ from bowsprit.machinery.decodeerror import DecodeError
 from bowsprit.machinery.gotypes import GoField, GoType
 from bowsprit.machinery.objects import Obj, deep_copy
 
-MAX_DEPTH = 120
-"""Deepest nesting of messages: JSON schemas of CustomResourceDefinitions nest without end."""
+MAX_DEPTH = 250
+"""Deepest nesting of messages, as codec.MAX_DEPTH: schemas of CustomResourceDefinitions nest without end."""
 
 Decoder = Callable[[bytes, int, int, int], Any]
 """Decodes data[start:end], which is length-delimited, at a depth of nesting."""

@@ -26,6 +26,7 @@ _ALL_OPERATORS = (*_BINARY_OPERATORS, EXISTS, DOES_NOT_EXIST)
 _SYMBOLS = {"!", "==", "=", "!=", "(", ")", ",", ">", "<"}
 _TOKEN = re.compile(r"[^\s=!(),><]+|[=!(),><]+", re.ASCII)
 _OBJECT_OPERATORS = {"In": IN, "NotIn": NOT_IN, "Exists": EXISTS, "DoesNotExist": DOES_NOT_EXIST}
+_CACHED_LENGTH = 512  # longer ones are rare, and would let clients fill the memory
 _INTEGER = re.compile(r"[-+]?[0-9]+", re.ASCII)
 
 
@@ -130,7 +131,7 @@ class LabelSelector:
     @classmethod
     def parse(cls, text: str) -> LabelSelector:
         """Read `a=b,c in (d,e),!f,g>1`. Raises SelectorError."""
-        return _parse_labels(text)
+        return _parse_cached(text) if len(text) <= _CACHED_LENGTH else _LabelParser(text).selector()
 
     @classmethod
     def from_obj(cls, selector: Obj | None) -> LabelSelector:
@@ -183,7 +184,7 @@ NOTHING = LabelSelector(nothing=True)
 
 
 @lru_cache(maxsize=1024)
-def _parse_labels(text: str) -> LabelSelector:
+def _parse_cached(text: str) -> LabelSelector:
     return _LabelParser(text).selector()
 
 

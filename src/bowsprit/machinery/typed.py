@@ -148,7 +148,8 @@ def of_custom_resource(schema: Obj | None) -> Typed:
     def make_fields() -> dict[str, Typed]:
         return {**root.fields, "apiVersion": _TEXT, "kind": _TEXT, "metadata": of_message(OBJECT_META)}
 
-    return Typed(MAP, atomic=False, element=root.item, make_fields=make_fields)
+    element = ANY if root.kind == DEDUCED else root.item
+    return Typed(MAP, element=element, make_fields=make_fields)
 
 
 def of_schema(schema: Obj, resolver: Resolver | None = None) -> Typed:
