@@ -16,7 +16,6 @@ import click
 
 from bowsprit.cli.errors import CommandError
 
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 

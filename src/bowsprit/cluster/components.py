@@ -53,7 +53,7 @@ class Plan:
         """The builders by name, in the order of their start."""
         built: dict[str, Callable[[], Component]] = {"apiserver": self.api_server}
         built[CONTROLLER_MANAGER] = self.controller_manager
-        #built[SCHEDULER] = self.scheduler
+        # built[SCHEDULER] = self.scheduler
         if self.config.node_names():
             built["kubelet"] = self.kubelet
         return built
@@ -77,6 +77,7 @@ class Plan:
         files = self.credentials
         serving, key = files.pair("apiserver")
         proxy_cert, proxy_key = files.pair("front-proxy-client")
+        kubelet_cert, kubelet_key = files.pair("apiserver-kubelet-client")
         flags: dict[str, Any] = {
             "secure-port": self.config.port,
             "bind-address": "127.0.0.1",
@@ -90,6 +91,9 @@ class Plan:
             "requestheader-allowed-names": ("front-proxy-client",),
             "proxy-client-cert-file": proxy_cert,
             "proxy-client-key-file": proxy_key,
+            "kubelet-client-certificate": kubelet_cert,
+            "kubelet-client-key": kubelet_key,
+            "kubelet-certificate-authority": files.ca_file,
             "service-cluster-ip-range": self.config.networking.service_cidr,
         }
         flags |= self.config.components.apiserver.flags
@@ -102,7 +106,9 @@ class Plan:
         """kube-controller-manager."""
         from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
 
-        options = ControllerManagerOptions(root_ca=self.credentials.ca_file.read_bytes(), leader_elect=False)
+        options = ControllerManagerOptions(
+            root_ca=self.credentials.ca_file.read_bytes(), use_service_account_credentials=True, leader_elect=False
+        )
         return ControllerManager(self.client(CONTROLLER_MANAGER, "kube-controller-manager"), options)
 
     def scheduler(self) -> Component:
@@ -129,6 +135,7 @@ class NodeGroups:
         from bowsprit.kubelet.kubelet import Kubelet, KubeletOptions
 
         names, position = plan.config.node_names(), 0
+        serving_cert, serving_key = plan.credentials.pair("kubelet-serving")
         self._kubelets: list[Kubelet] = []
         for group in plan.config.nodes:
             mine = names[position : position + group.count]
@@ -139,6 +146,9 @@ class NodeGroups:
                     labels=group.labels,
                     taints=[taint.model_dump(exclude_defaults=True) for taint in group.taints],
                     first_index=position,
+                    serving_cert=serving_cert,
+                    serving_key=serving_key,
+                    client_ca=plan.credentials.ca_file,
                 )
                 self._kubelets.append(Kubelet(lambda node: plan.client(f"node-{node}", "kubelet"), options))
             position += group.count

@@ -26,7 +26,7 @@ _NODES_GROUP = "system:nodes"
 _IDENTITIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", ("system:masters",)),
     # Its controllers act with one identity; upstream gives each a ServiceAccount of its own, bound to just what it needs.
-    CONTROLLER_MANAGER: ("system:kube-controller-manager", ("system:masters",)),
+    CONTROLLER_MANAGER: ("system:kube-controller-manager", ()),
     SCHEDULER: ("system:kube-scheduler", ()),
 }
 
