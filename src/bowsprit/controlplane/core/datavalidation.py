@@ -35,7 +35,7 @@ def config_map_errors(obj: Obj) -> list[FieldError]:
         place = path("binaryData").key(key)
         errors += [fielderrors.invalid(place, key, text) for text in is_config_map_key(key)]
     size = sum(len(text.encode()) for text in data.values()) + sum(
-        len(base64.b64decode(text)) for text in binary.values()
+        len(base64.b64decode(text or "")) for text in binary.values()
     )
     if size > _MOST_BYTES:
         errors.append(fielderrors.too_long("", _MOST_BYTES))
@@ -48,7 +48,7 @@ def secret_errors(obj: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     for key in data:
         errors += [fielderrors.invalid(where.key(key), key, text) for text in is_config_map_key(key)]
-    if sum(len(base64.b64decode(text)) for text in data.values()) > _MOST_BYTES:
+    if sum(len(base64.b64decode(text or "")) for text in data.values()) > _MOST_BYTES:
         errors.append(fielderrors.too_long(where, _MOST_BYTES))
     kind = obj.get("type", "")
     if kind == "kubernetes.io/service-account-token" and not objects.annotations(obj).get(_ACCOUNT):
@@ -66,7 +66,7 @@ def secret_errors(obj: Obj) -> list[FieldError]:
 
 def _json_errors(text: str, key: str) -> list[FieldError]:
     try:
-        decode_object(base64.b64decode(text))
+        decode_object(base64.b64decode(text or ""))
     except DecodeError as problem:
         return [fielderrors.invalid(path("data").key(key), "<secret contents redacted>", str(problem))]
     return []
