@@ -82,6 +82,11 @@ def _microseconds(action: Callable[[], Any]) -> float:
     return best * 1e6
 
 
+def _tracked(obj: Obj, context: apply.Context) -> None:
+    new = obj | {"metadata": dict(obj["metadata"])}
+    apply.update_managed_fields(None, new, "m", context=context, now="2026-01-01T00:00:00Z")
+
+
 def run() -> Iterator[Row]:
     """Rows in microseconds per object."""
     pod = builtin.lookup(GroupVersionKind("", "v1", "Pod"))
@@ -106,6 +111,7 @@ def run() -> Iterator[Row]:
     yield row("protobuf decode of a pod / orjson.loads", lambda: protobuf.decode(wire), read)
     yield row("protobuf encode of a pod / orjson.dumps", lambda: protobuf.encode(obj), write)
     yield row("strategic merge patch of a pod / orjson.loads", lambda: strategicpatch.apply(obj, patch, pod), read)
+    yield row("managed fields of a new pod / orjson.loads", lambda: _tracked(obj, context), read)
     again = {"context": context, "now": "2026-01-01T00:00:01Z"}
     yield row("apply of a pod, unchanged / orjson.loads", lambda: apply.apply(live, config, "m", **again), read)
     yield row(

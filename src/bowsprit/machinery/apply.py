@@ -83,7 +83,7 @@ def apply(live: Obj, config: Obj, manager: str, *, context: Context, now: str, f
             raise conflicts.to_status() from None
         result, managers = _apply(live, config, who, managers, context, force=True)
     if result is None:
-        result = live
+        result = deep_copy(live)
     elif who in managers:
         managers = {**managers, who: Managed(managers[who].fields, context.api_version, now)}
     if manager == _KUBECTL:
@@ -132,10 +132,11 @@ def _decode_live_or_new(live: Obj | None, given: object, context: Context) -> Ma
 
 
 def _without_managed_fields(obj: Obj) -> Obj:
+    """A shallow copy: what is below is shared, and nobody here changes it."""
     copy = dict(obj)
     if isinstance(copy.get("metadata"), dict):
         copy["metadata"] = {key: value for key, value in copy["metadata"].items() if key != "managedFields"}
-    return deep_copy(copy)  # type: ignore[no-any-return]
+    return copy
 
 
 def _check(type_: Typed, obj: Obj, role: str, *, allow_duplicates: bool = False) -> None:
@@ -304,7 +305,7 @@ def _refresh_last_applied(obj: Obj, config: Obj) -> None:
     annotations = objects.nested(obj, "metadata", "annotations")
     if not isinstance(annotations, dict) or not annotations.get(_LAST_APPLIED):
         return
-    copy = _without_managed_fields(config)
+    copy = deep_copy(_without_managed_fields(config))
     (objects.nested(copy, "metadata", "annotations") or {}).pop(_LAST_APPLIED, None)
     text = orjson.dumps(copy, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE).decode()
     annotations[_LAST_APPLIED] = text if len(text) <= 256 * 1024 else ""

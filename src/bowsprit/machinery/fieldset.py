@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -82,6 +83,15 @@ class FieldSet:
             node = node.children.setdefault(element, FieldSet())
         if path:
             node.members.add(path[-1])
+
+    def graft(self, path: Path, below: FieldSet | None) -> None:
+        """Add one path in place, and all paths of a set below it."""
+        node = self
+        for element in path[:-1]:
+            node = node.children.setdefault(element, FieldSet())
+        node.members.add(path[-1])
+        if below is not None:
+            node.children[path[-1]] = below
 
     def has(self, path: Path) -> bool:
         node = self
@@ -184,14 +194,22 @@ class FieldSet:
 
 
 EMPTY = FieldSet()
+_CACHED_LENGTH = 256
 _NUMBER = re.compile(r"i:-?[0-9]+", re.ASCII)
 
 
 def _canonical(element: str) -> str:
     """An element in our spelling, whatever the spacing and order of its JSON. Raises DecodeError."""
+    if element.startswith("f:"):
+        return element
+    return _canonical_item(element) if len(element) <= _CACHED_LENGTH else _canonical_item.__wrapped__(element)
+
+
+@lru_cache(maxsize=4096)
+def _canonical_item(element: str) -> str:
     kind, text = element[:2], element[2:]
     try:
-        if kind == "f:" or _NUMBER.fullmatch(element):
+        if _NUMBER.fullmatch(element):
             return element
         if kind == "k:":
             keys = orjson.loads(text)
