@@ -144,7 +144,7 @@ async def _agent(directory: Path, port: int) -> None:
 def _child(arguments: list[str]) -> None:
     import uvloop
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     role, *rest = arguments
     mains: dict[str, Callable[[], object]] = {
@@ -273,7 +273,7 @@ def _certificates(directory: Path) -> None:
 
 def run() -> Iterator[Row]:
     """All figures; about a minute."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -315,6 +315,14 @@ def _figures(
             yield Row(f"{title} CPU", ours_gb, relay_gb, "s/GB", ours_gb / relay_gb)
     through, floor, echo = _echo(direct), _echo(relay), _echo(ours)
     yield Row("konnectivity 64-byte echo p50", echo, floor, "us", echo / floor, "<= 2.5", f"direct {through:.0f} us")
+    stalled = ours()
+    stalled.sendall(b"D" + struct.pack(">Q", 1 << 40))  # never read
+    time.sleep(0.5)
+    beside = _echo(ours)
+    stalled.close()
+    yield Row(
+        "konnectivity echo beside a stalled download", beside, echo, "us", beside / echo, "<= 1.1", "floor: without it"
+    )
     through, floor, rate = _dials(direct), _dials(relay), _dials(ours)
     yield Row("konnectivity dials", rate, floor, "1/s", rate / floor, ">= 0.5", f"direct {through:.0f}/s")
     before_memory = sum(process.memory() for process in pair)

@@ -94,7 +94,7 @@ class Registry:
     """Metrics of one server or agent; ``before`` runs at each scrape, to set gauges from the state itself."""
 
     def __init__(self) -> None:
-        self._families: list[Metric | Histogram] = []
+        self.families: list[Metric | Histogram] = []
         self.before: Callable[[], None] = lambda: None
 
     def counter(self, name: str, help_text: str, labels: Labels = (), *, initial: float | None = None) -> Metric:
@@ -108,17 +108,17 @@ class Registry:
     def histogram(self, name: str, help_text: str, buckets: tuple[float, ...], labels: Labels = ()) -> Histogram:
         """A new histogram."""
         histogram = Histogram(name, help_text, buckets, labels)
-        self._families.append(histogram)
+        self.families.append(histogram)
         return histogram
 
     def _add(self, metric: Metric) -> Metric:
-        self._families.append(metric)
+        self.families.append(metric)
         return metric
 
     def render(self) -> str:
         """The exposition."""
         self.before()
-        families = sorted(self._families, key=lambda family: family.name)
+        families = sorted(self.families, key=lambda family: family.name)
         lines = [line for family in families for line in family.render()]
         return "\n".join([*lines, *_process()]) + "\n"
 

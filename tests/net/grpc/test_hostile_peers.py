@@ -88,6 +88,15 @@ def test_a_flood_of_pings_ends_the_connection() -> None:
     assert b"too_many_pings" in b"".join(connection.take_output())
 
 
+def test_pings_that_measure_what_we_send_are_no_abuse() -> None:
+    recorder, connection, peer, _ = served()
+    request(connection, peer)
+    for _ in range(50):
+        recorder.streams[0].send((b"data",))
+        connection.receive(memoryview(frame(6, 0, 0, bytes(8))))
+    assert not recorder.failed
+
+
 def test_rare_pings_are_answered_for_ever() -> None:
     recorder, connection, peer, clock = served(min_ping_interval=30.0)
     request(connection, peer)

@@ -106,6 +106,9 @@ class Connection:
         self._control = Budget(_CONTROL_BURST, _CONTROL_RATE, clock)
         self._last_ping = float("-inf")
         self._ping_strikes = 0
+        self._ping_excused = (
+            False  # we have sent something since the last ping, which the peer may be measuring with it
+        )
         self._h2.initiate_connection()
         self._take_h2_output()
         self.send_window_update(0, options.connection_window - _DEFAULT_WINDOW)
@@ -141,7 +144,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         self.emit(b"".join((struct.pack("!HBBBI", size >> 8, size & 0xFF, 0, 0, stream.stream_id), prefix, *parts)))
-        self._ping_strikes = 0
+        self._ping_excused = True
         return True
 
     def emit_data(self, stream: Stream, chunk: memoryview) -> None:
@@ -150,6 +153,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         self.emit(b"".join((struct.pack("!HBBBI", size >> 8, size & 0xFF, 0, 0, stream.stream_id), chunk)))
+        self._ping_excused = True
 
     def enqueue(self, stream: Stream) -> None:
         """The stream has a backlog: send what may be sent, the rest when windows or the transport open."""
@@ -186,7 +190,7 @@ class Connection:
 
     def send_headers(self, stream: Stream, headers: Metadata, *, end_stream: bool = False) -> None:
         """HEADERS: a request, a response or trailers."""
-        self._ping_strikes = 0
+        self._ping_excused = True
         self._send_h2(lambda: self._h2.send_headers(stream.stream_id, list(headers), end_stream=end_stream))
 
     def end_stream(self, stream: Stream, trailers: list[tuple[str, str]]) -> None:
@@ -537,6 +541,10 @@ class Connection:
         floor = _DEFAULT_MIN_PING if idle else self.options.min_ping_interval
         early = now - self._last_ping < floor
         self._last_ping = now
+        if self._ping_excused:  # grpc-go measures the bandwidth with a ping for what it receives
+            self._ping_excused = False
+            self._ping_strikes = 0
+            return
         if early:
             self._ping_strikes += 1
             if self._ping_strikes > _MAX_PING_STRIKES:
