@@ -58,6 +58,8 @@ async def _delete_once(
     _check_preconditions(version, obj, options)
     strategy.validate_delete(obj, ctx)
     await admit(obj, collection.from_hub(version, obj))
+    if strategy.orphans_by_default and options.propagation_policy is None and options.orphan_dependents is None:
+        ctx.warn(strategy.orphan_warning)
     graceful, pending = _begin_graceful(collection, obj, options, ctx)
     if pending:
         return Stored(obj, item.value), False

@@ -25,6 +25,7 @@ class Strategy:
     allow_create_on_update: bool = False  # PUT of an absent object creates it
     allow_unconditional_update: bool = True  # PUT without resourceVersion overwrites
     orphans_by_default: bool = False  # deletion without a propagation policy orphans the dependents
+    orphan_warning: str = ""  # sent when a deletion orphans the dependents because nobody said otherwise
     deletes_to_object: bool = (
         False  # an immediate DELETE answers the object instead of a Status (upstream ReturnDeletedObject)
     )

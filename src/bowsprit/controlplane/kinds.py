@@ -257,7 +257,7 @@ def _resource_allocation() -> dict[GroupResource, Behaviour]:
         GroupResource(group, "resourceclaimtemplates"): Behaviour(
             claims.ClaimTemplateStrategy(), cells=claims.class_cells
         ),
-        GroupResource(group, "resourceslices"): Behaviour(claims.GenerationStrategy(), cells=claims.slice_cells),
+        GroupResource(group, "resourceslices"): Behaviour(claims.SliceStrategy(), cells=claims.slice_cells),
     }
 
 

@@ -42,6 +42,10 @@ class JobStrategy(StatusedStrategy):
     """The main endpoint."""
 
     orphans_by_default = True
+    orphan_warning = (
+        "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
+        "propagationPolicy=Orphan to suppress this warning"
+    )
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

@@ -59,6 +59,17 @@ class GenerationStrategy(Strategy):
     has_generation = True
 
 
+class SliceStrategy(GenerationStrategy):
+    """ResourceSlice: selectable by where the devices are and who drives them."""
+
+    def selectable_field_names(self) -> frozenset[str]:
+        return frozenset({"spec.nodeName", "spec.driver"})
+
+    def selectable_fields(self, obj: Obj) -> dict[str, str]:
+        spec = obj.get("spec") or {}
+        return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
+
+
 def class_cells(obj: Obj, now: datetime) -> list[Any]:
     """Name, Age."""
     return [name_of(obj), age_of(obj, now)]
