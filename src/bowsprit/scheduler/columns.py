@@ -53,6 +53,7 @@ class NodeColumns:
         self.non_zero_memory: Ints = np.zeros(0, dtype=np.int64)
         self.pod_count: Ints = np.zeros(0, dtype=np.int64)
         self.allowed_pods: Ints = np.zeros(0, dtype=np.int64)
+        self.volume_count: Ints = np.zeros(0, dtype=np.int64)  # volumes (that plugins look at) of the pods on a row
         self.index = PodIndex()
         self.required_anti = TermOwners()
         self.required_affinity = TermOwners()
@@ -141,7 +142,7 @@ class NodeColumns:
             for columns in (self.allocatable, self.requested):
                 for resource, column in columns.items():
                     columns[resource] = self._grow(column)
-            for name in ("non_zero_cpu", "non_zero_memory", "pod_count", "allowed_pods"):
+            for name in ("non_zero_cpu", "non_zero_memory", "pod_count", "allowed_pods", "volume_count"):
                 setattr(self, name, self._grow(getattr(self, name)))
             self.index.resize(self.size)
             for owners in (self.required_anti, self.required_affinity, self.preferred_affinity, self.preferred_anti):
@@ -187,6 +188,7 @@ class NodeColumns:
             _tally(self.port_users.setdefault((protocol, port), {}), row, sign)
         if pod.volumes:
             _tally(self.volume_rows, row, sign)
+            self.volume_count[row] += sign * len(pod.volumes)
             for claim in pod.claim_names():
                 key = f"{pod.namespace}/{claim}"
                 users = self.claim_users.setdefault(key, {})

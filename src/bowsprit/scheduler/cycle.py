@@ -34,6 +34,7 @@ from bowsprit.scheduler.shaperows import ShapeRows
 NO_NODES = "no nodes available to schedule pods"
 MIN_FEASIBLE_NODES = 100
 MIN_PERCENTAGE = 5
+MAX_SHAPES = 256  # kinds of pods whose rows are remembered, per profile
 
 
 @dataclass(slots=True)
@@ -238,10 +239,14 @@ class Algorithm:
 
     @staticmethod
     def _shape_rows(profile: Profile, pod: PodInfo) -> ShapeRows:
-        key = ("rows", id(profile))
-        known: ShapeRows | None = pod.shape.cache.get(key)
+        key = pod.shape.local
+        known: ShapeRows | None = profile.rows.get(key)
         if known is None:
-            known = pod.shape.cache[key] = ShapeRows(profile)
+            known = profile.rows[key] = ShapeRows(profile)
+            if len(profile.rows) > MAX_SHAPES:
+                profile.rows.popitem(last=False)
+        else:
+            profile.rows.move_to_end(key)
         return known
 
     def wanted_feasible(self, profile: Profile, count: int) -> int:

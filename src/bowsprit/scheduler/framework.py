@@ -134,8 +134,9 @@ class FilterPlugin(Plugin, Protocol):
 class FilterColumnsPlugin(Plugin, Protocol):
     """Answers all rows at once: 0 passes, any other code is turned into a Status by `explain`.
 
-    `local` says that the answer for a row depends on the pod's shape and that row alone, so that the framework may
-    keep it for identical pods and ask again (per node) only for rows that changed.
+    `local` says that the answer for a row depends on that row and on nothing of the pod but its requests, containers
+    (images, ports), tolerations and node affinity - not on labels, namespace or other pods. The framework then keeps the
+    answers for pods that are equal in these and asks again (per node) only for rows that changed.
     """
 
     local: bool

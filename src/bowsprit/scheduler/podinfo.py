@@ -163,6 +163,7 @@ class PodShape:
     image_slots: int
     features: frozenset[str]
     gates: bool
+    local: bytes  # shapes with the same value ask the same of a single node: see FilterColumnsPlugin.local
     cache: dict[Any, Any] = field(default_factory=dict)  # what plugins derive from the shape, by their key
 
     @property
@@ -179,13 +180,19 @@ def _compile(obj: Obj) -> PodShape:
     images = [normalized_image(c.get("image") or "") for c in [*inits, *containers]]
     volumes = [v["image"].get("reference") or "" for v in spec.get("volumes") or () if v.get("image")]
     preferred = (affinity.get("nodeAffinity") or {}).get("preferredDuringSchedulingIgnoredDuringExecution")
+    requests = pod_requests(spec, status)
+    local = [
+        sorted(requests.items()), [_container_key(c) for c in (*inits, *containers)], volumes,
+        spec.get("nodeSelector"), affinity.get("nodeAffinity"), spec.get("tolerations"), spec.get("resources"),
+        spec.get("hostNetwork"), spec.get("hostUsers"),
+    ]  # fmt: skip
     return PodShape(
         namespace=namespace,
         labels=dict(meta.get("labels") or {}),
         scheduler_name=spec.get("schedulerName") or "default-scheduler",
         priority=int(spec.get("priority") or 0),
         preemption_policy=spec.get("preemptionPolicy") or "PreemptLowerPriority",
-        requests=pod_requests(spec, status),
+        requests=requests,
         non_zero=non_zero_requests(spec, status),
         scored=scored_requests(spec, status),
         ports=_host_ports(spec),
@@ -201,6 +208,7 @@ def _compile(obj: Obj) -> PodShape:
         image_slots=len(containers) + len(inits),
         features=_required_features(spec),
         gates=bool(spec.get("schedulingGates")),
+        local=orjson.dumps(local),
     )
 
 

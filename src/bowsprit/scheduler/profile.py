@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,7 @@ class Profile:
         self._build(config, registry)
         self.pre_filters, self.filters, self.scores = self.at["preFilter"], self.at["filter"], self.at["score"]
         self.pre_scores = {plugin.name: plugin for plugin in self.at["preScore"]}
+        self.rows: OrderedDict[bytes, Any] = OrderedDict()  # ShapeRows by PodShape.local, least recently used first
         self.extensions = [p for p in self.pre_filters if hasattr(p, "add_pod")]
 
     # building

@@ -1,6 +1,6 @@
-"""What is known about every row for one pod shape in one profile: passes the local filters? with which scores?
+"""What is known about every row for one kind of pod in one profile: passes the local filters? with which scores?
 
-Identical pods share this. Between two of them only the rows in the `touched` log are asked again, per node; when the
+Pods that ask the same of a single node (PodShape.local) share this. Between two of them only the rows in the `touched` log are asked again, per node; when the
 nodes themselves changed, or too many rows did, everything is computed anew over the columns.
 """
 
@@ -49,7 +49,7 @@ class ShapeRows:
             self._static_version != nodes.static_version
             or self._epoch != nodes.log_epoch
             or len(self.mask) != nodes.size
-            or stale > nodes.size // 8 + 8
+            or stale > nodes.size // 40 + 8  # asking one row costs as much as 40 rows at once
         ):
             self._rebuild(state, pod, nodes)
         elif stale:

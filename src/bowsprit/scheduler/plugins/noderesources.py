@@ -248,23 +248,30 @@ def _deviation(fractions: Sequence[float]) -> float:
 
 
 def _balance(fractions: Sequence[tuple[Floats, npt.NDArray[np.bool_]]], size: int) -> Ints:
+    """int64((1 - std) * 100) by row, over the resources that the row has; rows of one pattern are computed together."""
+    result: Ints = np.full(size, 100, dtype=np.int64)
     if len(fractions) < 2:
-        return np.full(size, 100, dtype=np.int64)
-    present = np.stack([mask for _, mask in fractions])
-    if present.all():
-        values = [value for value, _ in fractions]
-        if len(values) == 2:
-            deviation = np.abs((values[0] - values[1]) / 2)
-        else:
-            total = np.zeros(size)
-            for value in values:
-                total = total + value
-            mean = total / len(values)
-            squares = np.zeros(size)
-            for value in values:
-                squares = squares + (value - mean) * (value - mean)
-            deviation = np.sqrt(squares / len(values))
-        return ((1 - deviation) * 100).astype(np.int64)
-    columns = [value for value, _ in fractions]
-    rows = [[float(c[i]) for c, m in zip(columns, present, strict=True) if m[i]] for i in range(size)]
-    return np.array([int((1 - _deviation(row)) * 100) for row in rows], dtype=np.int64)
+        return result
+    pattern = np.zeros(size, dtype=np.int64)
+    for position, (_, present) in enumerate(fractions):
+        pattern |= present.astype(np.int64) << position
+    for bits in np.unique(pattern).tolist():
+        values = [value for position, (value, _) in enumerate(fractions) if bits >> position & 1]
+        if len(values) >= 2:
+            rows = pattern == bits
+            result[rows] = ((1 - _deviations([value[rows] for value in values])) * 100).astype(np.int64)
+    return result
+
+
+def _deviations(values: Sequence[Floats]) -> Floats:
+    """`_deviation` over columns, in the same order of operations."""
+    if len(values) == 2:
+        return np.abs((values[0] - values[1]) / 2)
+    total = np.zeros(len(values[0]))
+    for value in values:
+        total = total + value
+    mean = total / len(values)
+    squares = np.zeros(len(values[0]))
+    for value in values:
+        squares = squares + (value - mean) * (value - mean)
+    return np.asarray(np.sqrt(squares / len(values)))

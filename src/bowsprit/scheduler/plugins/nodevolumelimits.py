@@ -35,6 +35,7 @@ class NodeVolumeLimits:
 
     def __init__(self, cache: Cache):
         self._cache = cache
+        self._rooms: tuple[tuple[int, ...], Ints] = ((), np.zeros(0, dtype=np.int64))
 
     def pre_filter(
         self, state: CycleState, pod: PodInfo, nodes: NodeColumns
@@ -143,20 +144,31 @@ class NodeVolumeLimits:
 
     def filter_rows(self, state: CycleState, pod: PodInfo, nodes: NodeColumns) -> Ints:
         codes: Ints = np.zeros(nodes.size, dtype=np.int64)
-        amount = len(pod.volumes)
-        for csi_node in self._cache.objects.list("CSINode"):
-            node = nodes.node(csi_node["metadata"]["name"])
-            if node is None:
-                continue
-            limits = self._limits(csi_node)
-            # a node whose pods have few volumes cannot be at its limit: most rows end here
-            if limits and self._upper_bound(node) + amount > min(limits.values()) and self.filter(state, pod, node):
-                codes[node.row] = 1
+        # a node whose pods have few volumes cannot be at its limit: most rows end here
+        crowded = nodes.volume_count + len(pod.volumes) > self._room(nodes)
+        for row in np.flatnonzero(crowded).tolist():
+            info = nodes.infos[row]
+            if info is not None and self.filter(state, pod, info) is not None:
+                codes[row] = 1
         return codes
 
-    def _upper_bound(self, node: NodeInfo) -> int:
-        attachments = self._cache.objects.versions["VolumeAttachment"]
-        return sum(len(p.volumes) for p in node.pods.values()) if not attachments else 2**31
+    def _room(self, nodes: NodeColumns) -> Ints:
+        """By row: the lowest limit of any driver, less the VolumeAttachments of the node."""
+        versions = self._cache.objects.versions
+        stamp = (versions["CSINode"], versions["VolumeAttachment"], nodes.static_version)
+        if self._rooms[0] != stamp:
+            room: Ints = np.full(nodes.size, 2**31, dtype=np.int64)
+            for csi_node in self._cache.objects.list("CSINode"):
+                row = nodes.row_of.get(csi_node["metadata"]["name"])
+                limits = self._limits(csi_node)
+                if row is not None and limits:
+                    room[row] = min(limits.values())
+            for attachment in self._cache.objects.list("VolumeAttachment"):
+                row = nodes.row_of.get((attachment.get("spec") or {}).get("nodeName") or "")
+                if row is not None:
+                    room[row] -= 1
+            self._rooms = (stamp, room)
+        return self._rooms[1]
 
     def explain(self, state: CycleState, pod: PodInfo, code: int) -> Status:
         return unschedulable(REASON)
