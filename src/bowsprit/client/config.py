@@ -39,7 +39,8 @@ class RestConfig:
     """Connection settings; certificates are PEM bytes, times are seconds.
 
     Of the bearer tokens ``token_source`` wins over ``token_file`` over ``token``. ``qps`` <= 0 switches the client-side rate
-    limit off. ``dialer`` wins over ``proxy_url``, that over the environment.
+    limit off; ``max_in_flight`` bounds the requests beside watches, and with them the connections (HTTP/1.1 has one each).
+    ``dialer`` wins over ``proxy_url``, that over the environment.
     """
 
     server: str
@@ -61,6 +62,7 @@ class RestConfig:
     user_agent: str = field(default_factory=user_agent)
     qps: float = 50.0
     burst: int = 100
+    max_in_flight: int = 16
     timeout: float = 32.0
     max_response_bytes: int = 256 * 1024 * 1024
 

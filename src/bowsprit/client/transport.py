@@ -50,6 +50,7 @@ class Transport:
         self._token = token_source(config, clock)
         self._plugin = ExecPlugin(config.exec_config, lambda: datetime.now(UTC)) if config.exec_config else None
         self._limiter = TokenBucket(config.qps, config.burst, clock)
+        self._slots = asyncio.Semaphore(config.max_in_flight)
         self._dialer = _dialer(config)
         self._session: aiohttp.ClientSession | None = None
         self._session_certificate: bytes = b""
@@ -76,16 +77,12 @@ class Transport:
 
         Raises ConnectionFailed or ResponseTooLarge. A GET is also repeated once when its connection broke.
         """
-        limit = self.config.max_response_bytes
         attempt = 0
         while True:
             attempt += 1
             try:
-                async with self.open(
-                    method, path, params=params, body=body, headers=headers, timeout=timeout
-                ) as answer:
-                    content = await _read_bounded(answer, limit)
-                    result = RawResponse(answer.status, answer.headers, content)
+                async with self._slots:
+                    result = await self._exchange(method, path, params, body, headers, timeout)
             except ConnectionFailed:
                 if method == "GET" and attempt == 1 and not self._closed:
                     continue
@@ -94,6 +91,19 @@ class Transport:
             if delay is None or attempt > MAX_RETRIES:
                 return result
             await asyncio.sleep(delay)
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+        timeout: float | None,
+    ) -> RawResponse:
+        async with self.open(method, path, params=params, body=body, headers=headers, timeout=timeout) as answer:
+            content = await _read_bounded(answer, self.config.max_response_bytes)
+            return RawResponse(answer.status, answer.headers, content)
 
     @asynccontextmanager
     async def open(

@@ -32,6 +32,8 @@ def plan(desired: int, pods: list[Obj], colocated: Counter[str] | None = None) -
     difference = len(pods) - desired
     if difference < 0:
         return Scaling(create=min(-difference, BURST))
+    if difference == 0:
+        return Scaling()
     ranked = sorted(pods, key=lambda pod: deletion_rank(pod, colocated))
     return Scaling(delete=tuple(ranked[: min(difference, BURST)]))
 
