@@ -257,6 +257,13 @@ class APIServerOptions:
         return self.api_audiences or self.service_account_issuer
 
     @property
+    def proxy_client_pair(self) -> tuple[Path, Path] | None:
+        """Certificate and key of the aggregator, None without."""
+        if self.proxy_client_cert_file is None or self.proxy_client_key_file is None:
+            return None
+        return self.proxy_client_cert_file, self.proxy_client_key_file
+
+    @property
     def anonymous(self) -> bool:
         """Whether anonymous requests are served: never together with AlwaysAllow (upstream resets the flag)."""
         return self.anonymous_auth and "AlwaysAllow" not in self.authorization_mode

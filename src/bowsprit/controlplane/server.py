@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from bowsprit.aggregator.controller import Aggregator
 from bowsprit.apiserver.admission.chain import Plugin
 from bowsprit.apiserver.admission.hookclient import HookClient
 from bowsprit.apiserver.admission.policy import ValidatingAdmissionPolicy
@@ -94,6 +95,7 @@ class APIServer:
         self._serving: ServingContext | None = None
         self._hooks: HookClient | None = None
         self._upkeep: APIServiceUpkeep | None = None
+        self._aggregator: Aggregator | None = None
         self._definitions: DefinitionController | None = None
 
     # -- what others need to know --------------------------------------------------------------------------------------
@@ -184,8 +186,19 @@ class APIServer:
         self._mount_token_documents(server, identity)
         bootstrap = Bootstrap(client, listers, self._bootstrap_options(identity))
         self._upkeep = APIServiceUpkeep(server, client, listers)
+        self._aggregator = Aggregator(
+            server,
+            client,
+            listers,
+            resolver.resolve,
+            to_cluster or DirectDialer(),
+            options.proxy_client_pair,
+            lambda: format_time(self._now()),
+        )
         self._definitions = DefinitionController(server.registry)
-        await PostStartHooks(self._steps(bootstrap, self._upkeep, self._definitions), server.health).run()
+        steps = self._steps(bootstrap, self._upkeep, self._definitions)
+        steps["apiservice-status-remote-available-controller"] = self._aggregator.start
+        await PostStartHooks(steps, server.health).run()
         self._watch_over(bootstrap)
 
     async def stop(self) -> None:
@@ -196,6 +209,8 @@ class APIServer:
         self._duties.clear()
         if self._upkeep is not None:
             await self._upkeep.stop()
+        if self._aggregator is not None:
+            await self._aggregator.stop()
         if self._definitions is not None:
             await self._definitions.stop()
         if self._server is not None:
