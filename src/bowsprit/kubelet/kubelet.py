@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _LEASE_PERIOD = 10.0  # a quarter of the lease's duration, as upstream
 _STATUS_PERIOD = 300.0  # upstream nodeStatusReportFrequency
+_FINISHED = ("Succeeded", "Failed")
 _REGISTER_RETRY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 
@@ -308,8 +309,12 @@ class _PodRunner:
         await asyncio.gather(*(recorder.stop(1.0) for recorder in self._recorders.values()))
 
     def _changed(self, pod: Obj) -> None:
-        if pod["spec"].get("nodeName") in self._nodes:
-            self._queue.add(object_key(pod))
+        node = self._nodes.get(pod["spec"].get("nodeName") or "")
+        if node is None:
+            return
+        if (known := nested(pod, "status", "podIP")) and _needs_address(pod):
+            node.addresses.address(pod["metadata"]["uid"], known)  # kept across a restart, before a new pod can take it
+        self._queue.add(object_key(pod))
 
     def _updated(self, old: Obj, pod: Obj) -> None:
         """Our own status coming back is no news."""
@@ -354,8 +359,8 @@ class _PodRunner:
         uid = cached["metadata"]["uid"]
         pod = {**cached, "apiVersion": "v1", "kind": "Pod", "status": self._merged(cached)}
         before = pod["status"]
-        pod_ip = node.profile.ip
-        if not pod["spec"].get("hostNetwork"):
+        pod_ip = before.get("podIP") or node.profile.ip
+        if _needs_address(pod):
             pod_ip = node.addresses.address(uid, before.get("podIP") or "")
             if not pod_ip:
                 self._record(
@@ -366,6 +371,8 @@ class _PodRunner:
         outcome = look(pod, Host(node.profile.ip, pod_ip), self._now())
         for event in outcome.events:
             self._record(node, pod, event)
+        if outcome.status.get("phase") in _FINISHED:
+            node.addresses.release(uid)
         await self._carry_out(key, pod, before, outcome)
 
     def _merged(self, cached: Obj) -> Obj:
@@ -416,6 +423,11 @@ class _PodRunner:
         self._recorders[node.profile.name].event(
             about, "Warning" if event.type == "Warning" else "Normal", event.reason, event.message
         )
+
+
+def _needs_address(pod: Obj) -> bool:
+    """Whether the pod holds an address of its own: it is not finished, nor on the host's network."""
+    return not pod["spec"].get("hostNetwork") and nested(pod, "status", "phase") not in _FINISHED
 
 
 def _patch_of(status: Obj) -> Obj:
