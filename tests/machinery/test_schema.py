@@ -201,6 +201,41 @@ def test_optional_old_values_are_there_on_update() -> None:
     assert messages(schema, {"a": 2}, {"a": 1}) == ["a: Invalid value: fixed"]
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "quantity('1Gi').isGreaterThan(quantity('1000Mi'))",
+        "quantity('1000m') == quantity('1')",
+        "quantity('1').add(quantity('500m')).compareTo(quantity('1.5')) == 0",
+        "quantity('2').sub(quantity('3')).sign() == -1",
+        "quantity('2k').asInteger() == 2000 && !quantity('1m').isInteger()",
+        "quantity('500m').asApproximateFloat() == 0.5",
+        "sets.contains(self, [1]) && sets.equivalent(self, [3, 2, 1])",
+        "self.all(i, v, v == i + 1)",
+        "'abc'.indexOf('c') == 2 && 'a-b'.split('-') == ['a', 'b']",
+        "isIP('10.0.0.1') && !isCIDR('10.0.0.1') && isURL('https://a/b')",
+        "'%s-%d'.format(['a', 1]) == 'a-1'",
+    ],
+)
+def test_libraries(expression: str) -> None:
+    assert cel.compile_expression(expression).evaluate({"self": [1, 2, 3], "oldSelf": None}) is True
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("self.nokey", "no such key: nokey"),
+        ("1 / (self.a - 1)", "division by zero"),
+        ("[1][self.a + 4]", "index out of bounds: 5"),
+        ("self.a + 'x'", "no such overload"),
+    ],
+)
+def test_failures_are_told_as_cel_go_tells_them(expression: str, message: str) -> None:
+    with pytest.raises(cel.EvaluationError) as caught:
+        cel.compile_expression(expression).evaluate({"self": {"a": 1}, "oldSelf": None})
+    assert str(caught.value) == message
+
+
 def test_expressions_that_do_not_compile() -> None:
     with pytest.raises(cel.CelError, match=r"compilation failed: .*Syntax error"):
         cel.compile_expression("self.(")

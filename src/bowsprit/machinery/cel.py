@@ -77,44 +77,88 @@ def _is_sorted(items: list[Any]) -> bool:
     return all(left <= right for left, right in pairwise(items))
 
 
+# A quantity is a map with one member, its value times 10^9: equal quantities are equal maps.
+def _quantity(text: str) -> dict[str, str]:
+    try:
+        return {"nano": str(quantity.Quantity.parse(text).nano)}
+    except quantity.QuantityError as error:
+        raise EvaluationError(str(error)) from None
+
+
+def _nano(value: Mapping[str, Any]) -> int:
+    return int(value["nano"])
+
+
+def _as_integer(value: Mapping[str, Any]) -> int:
+    whole, rest = divmod(_nano(value), 10**9)
+    if rest:
+        raise EvaluationError("cannot convert value to integer")
+    return whole
+
+
+_LIBRARIES = "name: kubernetes\nextensions:\n- name: sets\n- name: two-var-comprehensions\n"
+
+
 @cache
 def _environment(variables: tuple[str, ...]) -> Any:
     from cel_expr_python import cel
     from cel_expr_python.ext import ext_encoders, ext_math, ext_optional, ext_strings
 
-    text, boolean, anything = cel.Type.STRING, cel.Type.BOOL, cel.Type.DYN
-    items = cel.Type.List(anything)
-
-    def member(name: str, result: Any, parameters: list[Any], function: Callable[..., Any]) -> Any:
-        overload = cel.Overload(f"k8s_{name}", return_type=result, parameters=parameters, is_member=True, impl=function)
-        return cel.FunctionDecl(name, [overload])
-
-    def plain(name: str, function: Callable[..., Any]) -> Any:
-        overload = cel.Overload(f"k8s_{name}", return_type=boolean, parameters=[text], is_member=False, impl=function)
-        return cel.FunctionDecl(name, [overload])
-
-    functions = [
-        member("find", text, [text, text], _find),
-        member("findAll", cel.Type.List(text), [text, text], _find_all),
-        member("isSorted", boolean, [items], _is_sorted),
-        member("sum", anything, [items], sum),
-        member("min", anything, [items], min),
-        member("max", anything, [items], max),
-        plain("isQuantity", _is_quantity),
-        plain("isURL", _is_url),
-        plain("isIP", lambda value: validation.parse_ip(value) is not None),
-        plain("isCIDR", lambda value: validation.parse_cidr(value) is not None),
-    ]
+    extensions = [ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional(), ext_encoders.ExtEncoders()]
     return cel.NewEnv(
-        variables=dict.fromkeys(variables, anything),
-        extensions=[
-            ext_strings.ExtStrings(),
-            ext_math.ExtMath(),
-            ext_optional.ExtOptional(),
-            ext_encoders.ExtEncoders(),
-        ],
-        functions=functions,
+        config=cel.NewEnvConfigFromYaml(_LIBRARIES),
+        variables=dict.fromkeys(variables, cel.Type.DYN),
+        extensions=extensions,
+        functions=_functions(cel),
     )
+
+
+def _functions(cel: Any) -> list[Any]:
+    """Kubernetes' own functions as declarations of the library.
+
+    Not there: indexOf and lastIndexOf of lists (the library has the names for strings only), url(), ip() and cidr()
+    values, authorizer.
+    """
+    text, boolean, whole, anything = cel.Type.STRING, cel.Type.BOOL, cel.Type.INT, cel.Type.DYN
+    items, amount = cel.Type.List(anything), cel.Type.Map(text, text)
+
+    def declared(
+        name: str, result: Any, parameters: list[Any], function: Callable[..., Any], *, method: bool = True
+    ) -> Any:
+        overload = cel.Overload(
+            f"k8s_{name}_{len(parameters)}", return_type=result, parameters=parameters, is_member=method, impl=function
+        )
+        return cel.FunctionDecl(name, [overload])
+
+    def check(name: str, function: Callable[[str], bool]) -> Any:
+        return declared(name, boolean, [text], function, method=False)
+
+    return [
+        declared("find", text, [text, text], _find),
+        declared("findAll", cel.Type.List(text), [text, text], _find_all),
+        declared("isSorted", boolean, [items], _is_sorted),
+        declared("sum", anything, [items], sum),
+        declared("min", anything, [items], min),
+        declared("max", anything, [items], max),
+        check("isQuantity", _is_quantity),
+        check("isURL", _is_url),
+        check("isIP", lambda value: validation.parse_ip(value) is not None),
+        check("isCIDR", lambda value: validation.parse_cidr(value) is not None),
+        declared("quantity", amount, [text], _quantity, method=False),
+        declared("isGreaterThan", boolean, [amount, amount], lambda left, right: _nano(left) > _nano(right)),
+        declared("isLessThan", boolean, [amount, amount], lambda left, right: _nano(left) < _nano(right)),
+        declared("compareTo", whole, [amount, amount], lambda left, right: _sign(_nano(left) - _nano(right))),
+        declared("sign", whole, [amount], lambda value: _sign(_nano(value))),
+        declared("isInteger", boolean, [amount], lambda value: _nano(value) % 10**9 == 0),
+        declared("asInteger", whole, [amount], _as_integer),
+        declared("asApproximateFloat", cel.Type.DOUBLE, [amount], lambda value: _nano(value) / 10**9),
+        declared("add", amount, [amount, amount], lambda left, right: {"nano": str(_nano(left) + _nano(right))}),
+        declared("sub", amount, [amount, amount], lambda left, right: {"nano": str(_nano(left) - _nano(right))}),
+    ]
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
 
 
 # --- expressions --------------------------------------------------------------------------------------------------
