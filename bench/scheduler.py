@@ -230,7 +230,10 @@ def preemption(nodes: int = 1000, pods: int = 500) -> Row:
     low = [{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "900m", "memory": "500Mi"}}}]
     high = [{"name": "c", "image": "pause", "resources": {"requests": {"cpu": "3000m", "memory": "500Mi"}}}]
     schedule(core, lambda i: {**pod(i), "spec": {"containers": low, "priority": 0}}, 4 * nodes, 10**6)
-    make = lambda i: {**pod(i), "spec": {"containers": high, "priority": 10}}  # noqa: E731
+
+    def make(i: int) -> Obj:
+        return {**pod(i), "spec": {"containers": high, "priority": 10}}
+
     for i in range(pods):
         core.set_pod(make(i))
     started = time.perf_counter()

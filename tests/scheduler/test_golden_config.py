@@ -15,7 +15,7 @@ from bowsprit.scheduler.profile import ProfileError
 from bowsprit.scheduler.registry import registry
 
 FILE = Path(__file__).parents[1] / "golden" / "scheduler" / "config.jsonl.gz"
-CASES = {case["id"]: case for case in map(json.loads, gzip.open(FILE))}
+CASES = {case["id"]: case for case in map(json.loads, gzip.decompress(FILE.read_bytes()).splitlines())}
 CONVERTED = ("version-v1beta2", "version-v1beta3")  # newer kube-schedulers refuse these; we convert them
 FLAGS = ("bad-flag",)  # answered by the command line
 

@@ -21,7 +21,7 @@ from bowsprit.scheduler.plugins.volumebinding import VolumeBinding
 from bowsprit.scheduler.registry import registry
 
 FILE = Path(__file__).parents[1] / "golden" / "scheduler" / "queue.jsonl.gz"
-SCRIPTS = [json.loads(line) for line in gzip.open(FILE)]
+SCRIPTS = [json.loads(line) for line in gzip.decompress(FILE.read_bytes()).splitlines()]
 PRIORITIES = {"low": 10, "mid": 1000, "high": 100000, "neg": -50, "never": 100000}
 
 

@@ -21,7 +21,7 @@ UNREPRODUCIBLE = {"vol-inline-capacity-03", "vol-inline-capacity-05"}
 
 
 def scenarios(file, shard):
-    for number, line in enumerate(gzip.open(file)):
+    for number, line in enumerate(gzip.decompress(file.read_bytes()).splitlines()):
         if number % SHARDS == shard:
             yield json.loads(line)
 

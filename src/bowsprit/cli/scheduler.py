@@ -86,7 +86,7 @@ class SchedulerGroup(click.Group):
 @click.group("scheduler", cls=SchedulerGroup, invoke_without_command=True)
 @run_options
 @click.pass_context
-def scheduler(ctx: click.Context, **flags: Any) -> None:
+def scheduler(ctx: click.Context, /, **flags: Any) -> None:
     """Run a scheduler with kube-scheduler's flags, or use one of the commands."""
     if ctx.invoked_subcommand is None:
         run_scheduler(flags)
@@ -126,9 +126,10 @@ def load_config(path: Path | None, gates: dict[str, bool], flags: dict[str, Any]
     from bowsprit.scheduler.config import ConfigError, check, read
     from bowsprit.scheduler.config.defaults import set_defaults
 
+    warnings: list[str] = []
     try:
         if path is None:
-            config, warnings = set_defaults({}, gates), []
+            config = set_defaults({}, gates)
         else:
             config, warnings = read(path.read_text(), gates)
         election = config["leaderElection"]

@@ -56,7 +56,7 @@ def _judge(simulation: Simulation, profile: Profile, pod: PodInfo, result: Obj) 
     names, rejection, limiting = profile.run_pre_filter(state, pod)
     if rejection is not None:
         return {**result, "message": rejection.message, "plugin": rejection.plugin, "nodes": []}
-    rows = []
+    rows: list[Obj] = []
     for row in nodes.order.tolist():
         info = nodes.info(row)
         verdicts = _verdicts(profile, state, pod, info)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +66,25 @@ class Handle:
 PluginFactory = Callable[[Obj, Handle], Any]
 
 
+def plugin_factory(found: Any) -> PluginFactory:
+    """A factory from what a user registered: a class or function that takes (args, handle), (args) or nothing."""
+    takes = len(inspect.signature(found).parameters)
+
+    def build(args: Obj, handle: Handle) -> Any:
+        return found(*(args, handle)[:takes])
+
+    return build
+
+
+def plugin_at(path: str) -> PluginFactory:
+    """The plugin that a configuration names as `package.module:Attribute`. Raises ProfileError."""
+    module, _, attribute = path.partition(":")
+    try:
+        return plugin_factory(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError, ValueError) as exc:
+        raise ProfileError(f'plugin "{path}" cannot be loaded: {exc}') from exc
+
+
 def implements(plugin: Any, point: str) -> bool:
     return any(hasattr(plugin, method) for method in POINTS[point]) or point in getattr(plugin, "also_at", ())
 
@@ -99,7 +120,8 @@ class Profile:
             for point in (*POINTS, "multiPoint")
             for plugin in (sets.get(point) or {}).get("enabled") or ()
         }
-        for name, factory in registry.items():
+        paths = {name: plugin_at(name) for name in sorted(wanted) if ":" in name}
+        for name, factory in {**registry, **paths}.items():
             if name in wanted:
                 try:
                     self.plugins[name] = factory(args.get(name, {}), self.handle)
@@ -110,8 +132,8 @@ class Profile:
         score_set = (sets.get("score") or {}).get("enabled") or ()
         for plugin in (*score_set, *((sets.get("multiPoint") or {}).get("enabled") or ())):
             instance = self.plugins[plugin["name"]]
-            if implements(instance, "score") and plugin["name"] not in self.weights:
-                self.weights[plugin["name"]] = int(plugin.get("weight") or 0) or 1
+            if implements(instance, "score") and instance.name not in self.weights:
+                self.weights[instance.name] = int(plugin.get("weight") or 0) or 1
         if any(weight < 0 for weight in self.weights.values()):
             raise ProfileError("score plugins: total score of Score plugins could overflow")
         self._check()

@@ -1,9 +1,7 @@
-"""The default plugins by name, and how more are added: by hand, by entry point or from a module path."""
+"""The default plugins by name, and how more are added: by hand or by entry point (profile.plugin_at: by module path)."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
@@ -29,7 +27,7 @@ from bowsprit.scheduler.plugins.volumebinding import VolumeBinding
 from bowsprit.scheduler.plugins.volumerestrictions import VolumeRestrictions
 from bowsprit.scheduler.plugins.volumezone import VolumeZone
 from bowsprit.scheduler.preemption import DefaultPreemption
-from bowsprit.scheduler.profile import Handle, PluginFactory
+from bowsprit.scheduler.profile import Handle, PluginFactory, plugin_factory
 
 ENTRY_POINTS = "bowsprit.scheduler.plugins"
 
@@ -74,25 +72,9 @@ def in_tree() -> Registry:
     }
 
 
-def _from_object(found: Any) -> PluginFactory:
-    """A factory from what a user registered: a class or function that takes (args, handle), (args) or nothing."""
-    takes = len(inspect.signature(found).parameters)
-
-    def build(args: Obj, handle: Handle) -> Any:
-        return found(*(args, handle)[:takes])
-
-    return build
-
-
-def from_path(path: str) -> PluginFactory:
-    """`package.module:Attribute`, as a configuration may name a plugin. Raises ImportError or AttributeError."""
-    module, _, attribute = path.partition(":")
-    return _from_object(getattr(importlib.import_module(module), attribute))
-
-
 def from_entry_points() -> Registry:
     """Plugins that installed distributions offer in the group `bowsprit.scheduler.plugins`."""
-    return {point.name: _from_object(point.load()) for point in entry_points(group=ENTRY_POINTS)}
+    return {point.name: plugin_factory(point.load()) for point in entry_points(group=ENTRY_POINTS)}
 
 
 def registry(*extra: Registry) -> Registry:

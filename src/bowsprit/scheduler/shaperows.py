@@ -1,7 +1,8 @@
 """What is known about every row for one kind of pod in one profile: passes the local filters? with which scores?
 
-Pods that ask the same of a single node (PodShape.local) share this. Between two of them only the rows in the `touched` log are asked again, per node; when the
-nodes themselves changed, or too many rows did, everything is computed anew over the columns.
+Pods that ask the same of a single node (PodShape.local) share this. Between two of them only the rows in the `touched`
+log are asked again, per node; when the nodes themselves changed, or too many rows did, everything is computed anew over
+the columns.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""The process against a real API server of our own: several schedulers, preemption, leader election, HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+
+import aiohttp
+import pytest
+
+from bowsprit.client.resources import EVENTS_V1, NODES, PODS, SERVICE_ACCOUNTS
+from bowsprit.client.rest import PatchType
+from bowsprit.cluster.embedded import AsyncCluster
+from bowsprit.machinery.errors import NotFoundError
+from bowsprit.scheduler.config import load
+from bowsprit.scheduler.process import Scheduler, SchedulerOptions
+
+GROUP = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
+
+
+@pytest.fixture
+async def cluster():
+    async with AsyncCluster(components=("apiserver",)) as running:
+        client = running.client()
+        account = {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": "default", "namespace": "default"},
+        }
+        await client.create(SERVICE_ACCOUNTS, account, namespace="default")
+        for number in range(2):
+            await add_node(client, f"n{number}")
+        running.api = client
+        yield running
+        await client.close()
+
+
+async def add_node(client, name, cpu="2"):
+    labels = {"kubernetes.io/hostname": name}
+    resources = {"cpu": cpu, "memory": "8Gi", "pods": "10"}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+    await client.create(NODES, {**node, "status": {"allocatable": resources, "capacity": resources}})
+    body = {"status": {"allocatable": resources, "capacity": resources}}
+    await client.patch(NODES, name, body, patch_type=PatchType.STRATEGIC, subresource="status")
+    await client.patch(NODES, name, {"spec": {"taints": None}}, patch_type=PatchType.MERGE)
+
+
+def pod(name, cpu="100m", **spec):
+    container = {"name": "c", "image": "pause", "resources": {"requests": {"cpu": cpu}}}
+    meta = {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [container], **spec}}
+
+
+async def create(client, *pods):
+    for obj in pods:
+        await client.create(PODS, obj, namespace="default")
+
+
+async def until(question, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not (answer := await question()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.05)
+    return answer
+
+
+async def node_of(client, name):
+    return (await client.get(PODS, name, namespace="default"))["spec"].get("nodeName")
+
+
+async def condition(client, name):
+    status = (await client.get(PODS, name, namespace="default")).get("status") or {}
+    return next((c for c in status.get("conditions") or () if c["type"] == "PodScheduled"), None)
+
+
+def scheduler(cluster, text="", **options):
+    config = load(GROUP + text)[0] if text else None
+    options = {"secure_port": -1, "leader_elect": False, **options}
+    return Scheduler(lambda agent: cluster.client(), SchedulerOptions(config=config, **options))
+
+
+async def test_two_schedulers_take_their_own_pods(cluster):
+    client = cluster.api
+    await create(client, pod("mine"), pod("other", schedulerName="my-scheduler"))
+    first, second = scheduler(cluster), scheduler(cluster, "profiles: [{schedulerName: my-scheduler}]")
+    await first.start()
+    try:
+        await until(lambda: node_of(client, "mine"))
+        assert await node_of(client, "other") is None
+        await second.start()
+        await until(lambda: node_of(client, "other"))
+
+        async def events():
+            items = (await client.list(EVENTS_V1, namespace="default"))["items"]
+            return {e["regarding"]["name"]: e for e in items if e.get("reason") == "Scheduled"}
+
+        async def both():
+            found = await events()
+            return found if len(found) == 2 else None
+
+        found = await until(both)
+        assert found["other"]["reportingController"] == "my-scheduler"
+        node = await node_of(client, "mine")
+        assert found["mine"]["note"] == f"Successfully assigned default/mine to {node}"
+        assert (found["mine"]["action"], found["mine"]["type"]) == ("Binding", "Normal")
+    finally:
+        await first.stop()
+        await second.stop()
+
+
+async def test_a_pod_that_does_not_fit_is_told_why_and_waits_for_room(cluster):
+    client, running = cluster.api, scheduler(cluster)
+    await running.start()
+    try:
+        await create(client, pod("big", cpu="3"))
+        found = await until(lambda: condition(client, "big"))
+        assert found["reason"] == "Unschedulable"
+        assert found["message"].startswith("0/2 nodes are available: 2 Insufficient cpu.")
+        await add_node(client, "n9", cpu="4")
+        assert await until(lambda: node_of(client, "big")) == "n9"
+    finally:
+        await running.stop()
+
+
+async def test_preemption_evicts_the_lower_pod(cluster):
+    client, running = cluster.api, scheduler(cluster)
+    await running.start()
+    try:
+        await create(client, *(pod(f"low-{i}", cpu="1500m") for i in range(2)))
+        for i in range(2):
+            await until(lambda i=i: node_of(client, f"low-{i}"))
+        await create(client, pod("high", cpu="1500m", priorityClassName="system-cluster-critical"))
+        high = await until(lambda: nominated(client))
+        victim = await until(lambda: terminating(client))
+        assert victim["spec"]["nodeName"] == high
+        disruption = next(c for c in victim["status"]["conditions"] if c["type"] == "DisruptionTarget")
+        assert disruption["reason"] == "PreemptionByScheduler"
+        await client.delete(PODS, victim["metadata"]["name"], namespace="default", grace_period_seconds=0)
+        assert await until(lambda: node_of(client, "high")) == high
+    finally:
+        await running.stop()
+
+
+async def nominated(client):
+    return ((await client.get(PODS, "high", namespace="default")).get("status") or {}).get("nominatedNodeName")
+
+
+async def terminating(client):
+    items = (await client.list(PODS, namespace="default"))["items"]
+    return next((item for item in items if item["metadata"].get("deletionTimestamp")), None)
+
+
+async def test_replicas_hand_over(cluster):
+    client = cluster.api
+    text = "leaderElection: {leaseDuration: 3s, renewDeadline: 2s, retryPeriod: 500ms}"
+    one, two = (scheduler(cluster, text, leader_elect=True, identity=name) for name in ("one", "two"))
+    await one.start()
+    await create(client, pod("first"))
+    await until(lambda: node_of(client, "first"))
+    await two.start()
+    await one.stop()
+    started = time.monotonic()
+    await create(client, pod("second"))
+    await until(lambda: node_of(client, "second"))
+    assert time.monotonic() - started < 15
+    await two.stop()
+
+
+async def test_https_serves_health_to_all_and_metrics_to_those_allowed(cluster):
+    running = scheduler(cluster, secure_port=0)
+    await running.start()
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    try:
+        async with aiohttp.ClientSession(base_url=f"https://127.0.0.1:{running.port}") as session:
+            for path, code, text in (
+                ("/healthz", 200, "ok"),
+                ("/readyz?verbose", 200, "[+]sched-handler-sync ok"),
+                ("/livez?verbose&exclude=leaderElection", 200, "[+]leaderElection excluded: ok"),
+                ("/readyz/shutdown", 200, "ok"),
+                ("/metrics", 403, 'User \\"system:anonymous\\" cannot get path \\"/metrics\\"'),
+                ("/configz", 403, "Forbidden"),
+            ):
+                async with session.get(path, ssl=trusting) as answer:
+                    assert answer.status == code, path
+                    assert text in await answer.text(), path
+            async with session.get("/metrics", ssl=trusting, headers={"Authorization": "Bearer nonsense"}) as answer:
+                assert answer.status == 401
+    finally:
+        await running.stop()
+
+
+async def test_a_pod_deleted_while_it_waits_is_forgotten(cluster):
+    client, running = cluster.api, scheduler(cluster)
+    await running.start()
+    try:
+        await create(client, pod("big", cpu="3"))
+        await until(lambda: condition(client, "big"))
+        await client.delete(PODS, "big", namespace="default", grace_period_seconds=0)
+
+        async def gone():
+            try:
+                await client.get(PODS, "big", namespace="default")
+            except NotFoundError:
+                return len(running.core.queue) == 0
+            return False
+
+        await until(gone)
+    finally:
+        await running.stop()
