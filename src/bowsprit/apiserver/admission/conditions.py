@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bowsprit.machinery import cel
+from bowsprit.machinery import cel, fielderrors
+from bowsprit.machinery.fielderrors import FieldError, Path
 from bowsprit.machinery.objects import Obj
 
 VARIABLES = ("object", "oldObject", "request", "params", "namespaceObject", "variables")
@@ -37,6 +38,28 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
         raise ConditionError(f"expression '{expression}' resulted in error: {exc}") from exc
     except cel.CelError as exc:
         raise ConditionError(f"compilation error: {exc}") from exc
+
+
+_NAMES = {"BOOL": "bool", "STRING": "string", "INT": "int", "UINT": "uint", "DOUBLE": "double", "NULL": "null_type"}
+
+
+def expression_errors(expression: str, where: Path, *wanted: str) -> list[FieldError]:
+    """What is wrong with an expression of a policy or webhook: its syntax, its names, its type.
+
+    Args:
+        wanted: CEL types it may have ("BOOL", "STRING", "NULL"); none allows any.
+    """
+    if not expression.strip():
+        return [fielderrors.required(where, "expression is not specified")]
+    try:
+        result = cel.compile_expression(expression, VARIABLES).result
+    except cel.CelError as exc:
+        return [fielderrors.invalid(where, expression, str(exc))]
+    if wanted and result not in (*wanted, "DYN"):
+        expected = " or ".join(_NAMES[name] for name in wanted)
+        text = f"must evaluate to {expected} but got {_NAMES.get(result, result.lower())}"
+        return [fielderrors.invalid(where, expression, text)]
+    return []
 
 
 class MatchConditions:

@@ -1,9 +1,10 @@
-"""Rules for admission policies and their bindings; expressions are checked where they are compiled."""
+"""Rules for admission policies and their bindings; expressions must compile and have the right type."""
 
 from __future__ import annotations
 
+from bowsprit.apiserver.admission.conditions import expression_errors
 from bowsprit.machinery import fielderrors
-from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 
 
@@ -19,6 +20,23 @@ def validating_policy_errors(obj: Obj) -> list[FieldError]:
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         detail = "validations or auditAnnotations must contain at least one item"
         errors += [fielderrors.required(where.child(field), detail) for field in ("validations", "auditAnnotations")]
+    return errors + _expressions(spec, where)
+
+
+def _expressions(spec: Obj, where: Path) -> list[FieldError]:
+    """Every expression of a policy, compiled."""
+    errors: list[FieldError] = []
+    for field, member, wanted in (
+        ("matchConditions", "expression", ("BOOL",)),
+        ("variables", "expression", ()),
+        ("validations", "expression", ("BOOL",)),
+        ("validations", "messageExpression", ("STRING",)),
+        ("auditAnnotations", "valueExpression", ("STRING", "NULL")),
+    ):
+        for index, item in enumerate(spec.get(field) or ()):
+            if member != "messageExpression" or item.get(member):
+                place = where.child(field).index(index).child(member)
+                errors += expression_errors(str(item.get(member) or ""), place, *wanted)
     return errors
 
 

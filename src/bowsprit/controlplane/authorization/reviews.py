@@ -76,7 +76,7 @@ class AccessReviews:
         if spec.get("nonResourceAttributes") is not None:
             where = path("spec", "nonResourceAttributes")
             text = "disallowed on this kind of request"
-            errors.append(fielderrors.invalid(where, spec["nonResourceAttributes"], text))
+            errors.append(fielderrors.invalid(where, _shown(spec["nonResourceAttributes"]), text))
         _raise(errors)
         if ctx.info.namespace and namespace != ctx.info.namespace:
             raise bad_request(f"spec.resourceAttributes.namespace must match namespace: {ctx.info.namespace}")
@@ -175,7 +175,7 @@ def _check_attributes(spec: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     if resource is not None and other is not None:
         text = "cannot be specified in combination with resourceAttributes"
-        errors.append(fielderrors.invalid(where.child("nonResourceAttributes"), other, text))
+        errors.append(fielderrors.invalid(where.child("nonResourceAttributes"), _shown(other), text))
     if resource is None and other is None:
         text = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         errors.append(fielderrors.invalid(where.child("resourceAttributes"), None, text))
@@ -184,6 +184,11 @@ def _check_attributes(spec: Obj) -> list[FieldError]:
         errors += check_selector(resource.get("fieldSelector"), child.child("fieldSelector"))
         errors += check_selector(resource.get("labelSelector"), child.child("labelSelector"))
     return errors
+
+
+def _shown(non_resource: Obj) -> Obj:
+    """As upstream prints its internal type, which has no JSON names."""
+    return {"Path": non_resource.get("path") or "", "Verb": non_resource.get("verb") or ""}
 
 
 def _check_metadata(review: Obj) -> list[FieldError]:
