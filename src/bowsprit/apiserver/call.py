@@ -19,7 +19,7 @@ from bowsprit.apiserver.negotiation import Representation
 from bowsprit.apiserver.registry import Endpoint, Registry
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import Version
-from bowsprit.machinery.errors import StatusError, bad_request, too_large, unknown
+from bowsprit.machinery.errors import bad_request, too_large
 from bowsprit.machinery.objects import Obj
 
 if TYPE_CHECKING:
@@ -164,8 +164,3 @@ async def read_body(request: BaseRequest, limit: int = MAX_BODY_BYTES) -> bytes:
     except (RequestPayloadError, HttpProcessingError, asyncio.IncompleteReadError, ConnectionError) as failure:
         raise bad_request(f"unable to read the request's body: {failure}") from failure
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def unexpected(failure: Exception) -> StatusError:
-    """A failure that has no status of its own, as upstream shows a bare Go error."""
-    return unknown(str(failure))

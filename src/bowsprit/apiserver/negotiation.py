@@ -16,6 +16,7 @@ YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MEDIA_TYPES = (JSON, YAML, PROTOBUF)
 STREAM_TYPES = (f"{JSON};stream=watch", f"{PROTOBUF};stream=watch")
+_CACHED_LENGTH = 512  # longer Accept headers are not remembered
 META_VERSIONS = ("v1", "v1beta1")
 _TRANSFORMS = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
 
@@ -37,7 +38,6 @@ class _Clause:
     quality: float
 
 
-@lru_cache(512)
 def _parse_accept(accept: str) -> tuple[_Clause, ...]:
     clauses = []
     for part in accept.split(","):
@@ -76,9 +76,14 @@ def check_route(accept: str, *, streams: bool = False, produces: tuple[str, ...]
 _PLAIN = frozenset({"*/*", *MEDIA_TYPES})
 
 
-@lru_cache(512)
 def negotiate(accept: str, *, protobuf: bool = True, transforms: bool = True) -> Representation:
     """The representation of a non-watch answer. Raises 406 with the serializer's text."""
+    choose = _choose if len(accept) <= _CACHED_LENGTH else _choose.__wrapped__
+    return choose(accept, protobuf, transforms)
+
+
+@lru_cache(512)
+def _choose(accept: str, protobuf: bool, transforms: bool) -> Representation:
     supported = MEDIA_TYPES if protobuf else MEDIA_TYPES[:2]
     if not accept:
         return Representation()
@@ -91,7 +96,6 @@ def negotiate(accept: str, *, protobuf: bool = True, transforms: bool = True) ->
     raise not_acceptable("only the following media types are accepted: " + ", ".join(supported))
 
 
-@lru_cache(512)
 def negotiate_watch(accept: str, *, protobuf: bool = True) -> Representation:
     """The representation of watch events: json or protobuf, with or without `;stream=watch`."""
     supported = (JSON, PROTOBUF) if protobuf else (JSON,)

@@ -186,7 +186,6 @@ class DeleteOptions:
     dry_run: list[str] = field(default_factory=list)
     uid: str | None = None
     resource_version: str | None = None
-    ignore_store_read_error: bool = False
 
     @classmethod
     def from_query(cls, query: Mapping[str, str]) -> DeleteOptions:

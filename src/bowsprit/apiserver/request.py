@@ -21,6 +21,7 @@ _VERBS = {"POST": "create", "GET": "get", "HEAD": "get", "PUT": "update", "PATCH
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 _SPECIAL_VERBS = frozenset({"proxy", "watch"})
 _CACHED_PATHS = 4096
+_CACHED_LENGTH = 512
 
 
 @dataclass(slots=True)
@@ -80,7 +81,9 @@ def request_info(method: str, path: str, query: Mapping[str, str]) -> RequestInf
 
     Raises bad_request where upstream fails.
     """
-    info = RequestInfo(*_path_info(method, path))
+    # Long paths are not remembered: a client must not fill the memory with them.
+    parse = _path_info if len(path) <= _CACHED_LENGTH else _path_info.__wrapped__
+    info = RequestInfo(*parse(method, path))
     if info.is_resource:
         if query:
             info.field_selector = query.get("fieldSelector", "")

@@ -24,6 +24,7 @@ from bowsprit.machinery.codec import (
     duplicate_fields,
 )
 from bowsprit.machinery.errors import (
+    StatusError,
     UnsupportedMediaTypeError,
     bad_request,
     conflict,
@@ -43,6 +44,16 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 _SORTS = {JSON_PATCH: "json", MERGE_PATCH: "merge", STRATEGIC_PATCH: "strategic", APPLY_PATCH: "apply"}
+
+_BAD_STRATEGIC = frozenset(
+    {
+        "invalid JSON document",
+        "invalid patch format of primitive list",
+        "invalid patch format of retainKeys",
+        "invalid patch format of setElementOrder list",
+        "strategic merge patch format is not supported",
+    }
+)
 
 Patch = Callable[[Obj], tuple[Obj, list[str], str]]
 """live object -> (patched object, strict decoding texts, how upstream shows the patched value)"""
@@ -141,10 +152,17 @@ def _strategic_patch(call: Call, value: Obj, duplicates: list[str]) -> Patch:
         try:
             patched = strategicpatch.apply(live, value, type_)
         except strategicpatch.StrategicPatchError as failure:
-            raise unknown(str(failure)) from failure
+            raise _strategic_failure(str(failure)) from failure
         return patched, duplicates, goformat.value(value)
 
     return apply
+
+
+def _strategic_failure(text: str) -> StatusError:
+    """Upstream interpretStrategicMergePatchError."""
+    if text in _BAD_STRATEGIC:
+        return bad_request(text)
+    return generic(422) if text == "lists of lists are not supported" else unknown(text)
 
 
 def _sorted_json(value: Any) -> str:
