@@ -268,3 +268,61 @@ async def test_agents_without_a_certificate_of_the_ca_are_refused(start_server: 
         if not await reader.read(1):
             raise ConnectionResetError
     writer.transport.abort()
+
+
+class Switch:
+    """A TCP relay that can silently stop carrying bytes, as a network that drops packets."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.open = asyncio.Event()
+        self.open.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self.open.wait()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.ensure_future(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while chunk := await reader.read(65536):
+                await self.open.wait()
+                writer.write(chunk)
+            await self.open.wait()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+async def test_a_network_that_drops_everything_is_noticed_and_traffic_resumes(
+    start_server: Any, start_agent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bowsprit.konnectivity import agent as agent_module
+    from bowsprit.konnectivity import server as server_module
+
+    for module in (agent_module, server_module):
+        monkeypatch.setattr(module, "_PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr(agent_module, "_NEXT_ATTEMPT", 0.2)
+    server = await start_server(mode="http-connect")
+    switch = Switch(server.agent_port)
+    relay = await asyncio.start_server(switch.connected, "127.0.0.1", 0)
+    agent = await start_agent(relay.sockets[0].getsockname()[1], probe_interval=SECOND // 10)
+    service = await asyncio.start_server(digest_service, "127.0.0.1", 0)
+    port = service.sockets[0].getsockname()[1]
+    await until(lambda: server.backends.ready, lambda: "no agent")
+    await asyncio.sleep(1.0)
+    assert agent.ready  # probing does not end a quiet connection
+    switch.open.clear()
+    await until(lambda: not agent.ready and not server.backends.ready, lambda: "the loss is not noticed", 3)
+    switch.open.set()
+    start = time.monotonic()
+    await until(lambda: server.backends.ready, lambda: "no way back")
+    assert await exchange(server.options.uds_name, "http-connect", port, bytes(5000))
+    assert time.monotonic() - start < 3
+    relay.close()
+    service.close()

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import ssl
 import time
 import uuid
 from pathlib import Path
@@ -24,7 +25,7 @@ from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.serveroptions import OptionsError
 from bowsprit.konnectivity.tunnel import WINDOW, Endpoint, Tunnel
 from bowsprit.net.egress import packets
-from bowsprit.net.egress.packets import WINDOW_HEADER, MalformedPacketError
+from bowsprit.net.egress.packets import PROBE_HEADER, WINDOW_HEADER, MalformedPacketError
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.client import Channel
 from bowsprit.net.grpc.limits import MIB, Options
@@ -41,6 +42,8 @@ _BACKOFF_FACTOR, _JITTER = 1.5, 0.1
 _DIAL_BACKOFF_CAP = 2.0  # a server that cannot be reached costs nobody anything to try again soon
 _DRAIN_IDLE = 8.0  # servers may still send dials that were on their way, or have no other agent
 _POLL = 0.1
+_PROBE_TIMEOUT = 4.0
+_ATTEMPTS, _NEXT_ATTEMPT = 10, 2.0
 _MAX_WINDOW = 64 * MIB
 
 
@@ -97,6 +100,8 @@ class ServerConnection:
         window = int(announced[0]) if len(announced) == 1 and announced[0].isdigit() and len(announced[0]) < 11 else 0
         port = self._port = ServerStream(stream)
         port.extended = window > 0
+        if port.extended:
+            self._channel.protocol.probe(self._agent.options.probe_interval / _NANO, _PROBE_TIMEOUT)
         loop = asyncio.get_running_loop()
         self.tunnel = Tunnel(
             port, self._dial, loop.call_later, peer_window=min(window, _MAX_WINDOW) if window else None
@@ -316,6 +321,7 @@ class ProxyAgent:
         )
         metadata = [("agentid", self.agent_id), ("agentidentifiers", options.agent_identifiers)]
         metadata.append((WINDOW_HEADER, str(WINDOW)))
+        metadata.append((PROBE_HEADER, str(options.probe_interval // 1_000_000)))
         if options.service_account_token_path:
             metadata.append(("authorization", f"Bearer {_read_token(options.service_account_token_path)}"))
         settings = Options(
@@ -323,9 +329,7 @@ class ProxyAgent:
             keepalive_time=max(10.0, options.keepalive_time / _NANO),  # grpc-go's floor
             ping_without_stream=True,
         )
-        channel = await Channel.connect(
-            options.proxy_server_host, options.proxy_server_port, ssl=context, options=settings
-        )
+        channel = await self._connect(context, settings)
         connection = ServerConnection(self, channel)
         try:
             server_id, received = await connection.open(metadata)
@@ -346,6 +350,31 @@ class ProxyAgent:
     def _drain_if_asked(self, connection: ServerConnection) -> None:
         if self.draining and connection.tunnel is not None:
             connection.tunnel.drain()
+
+    async def _connect(self, context: ssl.SSLContext, settings: Options) -> Channel:
+        """Connect; while an attempt waits, others begin: the network may come back between two SYNs of the first."""
+        host, port = self.options.proxy_server_host, self.options.proxy_server_port
+        attempts: set[asyncio.Task[Channel]] = set()
+        try:
+            for _ in range(_ATTEMPTS):
+                attempts.add(asyncio.ensure_future(Channel.connect(host, port, ssl=context, options=settings)))
+                done, attempts = await asyncio.wait(
+                    attempts, timeout=_NEXT_ATTEMPT, return_when=asyncio.FIRST_COMPLETED
+                )
+                channels = [task.result() for task in done if task.exception() is None]
+                for spare in channels[1:]:
+                    spare.protocol.abort()
+                if channels:
+                    return channels[0]
+                for task in done:
+                    task.result()  # raises
+            raise GrpcError(StatusCode.UNAVAILABLE, f"connection error: no answer from {host}:{port}")
+        finally:
+            for task in attempts:
+                task.cancel()
+            for late in await asyncio.gather(*attempts, return_exceptions=True):
+                if isinstance(late, Channel):
+                    late.protocol.abort()
 
     def disconnected(self, connection: ServerConnection, status: Status) -> None:
         """A stream is over."""

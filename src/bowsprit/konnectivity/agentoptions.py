@@ -29,7 +29,7 @@ AGENT_FLAGS: tuple[Flag, ...] = (
     Flag("agent-identifiers", "string", "", "What this agent stands for, URL encoded: ipv4, ipv6, host, cidr, default-route."),
     Flag("sync-interval", "duration", SECOND, "First interval between looks for servers that are not connected."),
     Flag("sync-interval-cap", "duration", 10 * SECOND, "Longest interval after failures."),
-    Flag("probe-interval", "duration", SECOND, "Accepted for compatibility: a lost connection is noticed at once."),
+    Flag("probe-interval", "duration", SECOND, "Silence after which a server of ours is pinged, so that silent losses are noticed."),
     Flag("keepalive-time", "duration", HOUR, "Silence after which the server is pinged."),
     Flag("service-account-token-path", "string", "", "File with the token that proves who we are; read for every connection."),
     Flag("sync-forever", "bool", False, "Go on looking for servers when all known ones are connected."),

@@ -61,7 +61,7 @@ class EndpointProtocol(asyncio.BufferedProtocol):
         self._tunnel = tunnel
         self._endpoint = endpoint
         self._transport: asyncio.Transport | None = None
-        self._out: deque[bytes] = deque()
+        self._out: deque[bytes | memoryview] = deque()
         self._blocked = False
         self._ending = False
         self._finishing = False
@@ -100,7 +100,7 @@ class EndpointProtocol(asyncio.BufferedProtocol):
 
     # -- EndpointPort -------------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._blocked or self._out:
             self._out.append(data)
         else:
@@ -131,7 +131,7 @@ class EndpointProtocol(asyncio.BufferedProtocol):
         else:
             self._transport.resume_reading()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
             self._tunnel.consumed(self._endpoint, len(data))
@@ -180,7 +180,7 @@ class DatagramEndpoint(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._tunnel.lost(self._endpoint, str(exc or ""))
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._transport is not None:
             self._transport.sendto(data)
             self._tunnel.consumed(self._endpoint, len(data))

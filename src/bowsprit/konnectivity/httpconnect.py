@@ -53,7 +53,6 @@ class HttpConnectParser:
         self._buffer = bytearray()
         self._scanned = 0
         self._skip = 0  # body bytes of a request that was refused
-        self.in_request = True  # whether the header timeout runs
 
     def feed(self, data: bytes | memoryview) -> list[Connect | Reply]:
         """What to do, in order. After Connect or a closing Reply the parser takes no more."""
@@ -68,7 +67,6 @@ class HttpConnectParser:
             if end < 0:
                 if len(self._buffer) > MAX_HEAD:
                     result.append(_error("431 Request Header Fields Too Large"))
-                self.in_request = bool(self._buffer) or not result
                 return result
             head = bytes(self._buffer[:end])
             del self._buffer[:end]
@@ -202,7 +200,7 @@ def _target(method: str, target: str) -> str:
 
 
 def _error(line: str) -> Reply:
-    body = "501 Not ImplementedUnsupported transfer encoding"[19:] if line.startswith("501") else line
+    body = "Unsupported transfer encoding" if line.startswith("501") else line
     return Reply(f"HTTP/1.1 {line}{_ERROR_HEADERS}{body}".encode("latin-1"), True)
 
 

@@ -28,7 +28,7 @@ from bowsprit.konnectivity.servermetrics import ServerMetrics
 from bowsprit.konnectivity.serveroptions import MODE_GRPC, OptionsError, ServerOptions
 from bowsprit.konnectivity.serverports import AgentStream, GrpcFrontend, HttpFrontend
 from bowsprit.konnectivity.tokens import TokenAuthenticator, TokenRejectedError
-from bowsprit.net.egress.packets import CONNECT, PROXY, WINDOW_HEADER
+from bowsprit.net.egress.packets import CONNECT, PROBE_HEADER, PROXY, WINDOW_HEADER
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.limits import MIB, Options
 from bowsprit.net.grpc.metadata import Metadata
@@ -46,6 +46,7 @@ _HANDSHAKE_TIMEOUT = 30.0
 _MAX_WINDOW = 64 * MIB
 _AGENT_STREAM_WINDOW = 8 * MIB
 _POLL = 0.02
+_PROBE_TIMEOUT = 5.0  # an agent of ours that does not answer for so long is gone: the network may have lost it silently
 
 
 class ServerError(Exception):
@@ -288,9 +289,11 @@ class ProxyServer:
             return port
         if self._authenticator is None:
             stream.handler = port
-            self._admit(port, stream, agent_id, agent_identifiers, headers)
+            self._admit(protocol, port, stream, agent_id, agent_identifiers, headers)
         else:
-            coroutine = self._authenticate(self._authenticator, port, stream, agent_id, agent_identifiers, headers)
+            coroutine = self._authenticate(
+                self._authenticator, protocol, port, stream, agent_id, agent_identifiers, headers
+            )
             task = asyncio.get_running_loop().create_task(coroutine, name=f"admit-{agent_id}")
             self._admissions.add(task)
             task.add_done_callback(self._admissions.discard)
@@ -299,6 +302,7 @@ class ProxyServer:
     async def _authenticate(
         self,
         authenticator: TokenAuthenticator,
+        protocol: GrpcProtocol,
         port: AgentStream,
         stream: Stream,
         agent_id: str,
@@ -311,10 +315,11 @@ class ProxyServer:
             log.warning("agent %r is not admitted: %s", agent_id, exc)
             stream.finish(Status(StatusCode.UNKNOWN, str(exc)))
             return
-        self._admit(port, stream, agent_id, agent_identifiers, headers)
+        self._admit(protocol, port, stream, agent_id, agent_identifiers, headers)
 
     def _admit(
         self,
+        protocol: GrpcProtocol,
         port: AgentStream,
         stream: Stream,
         agent_id: str,
@@ -327,6 +332,7 @@ class ProxyServer:
         window = peer_window(headers)
         if window is not None:
             answer.append((WINDOW_HEADER, str(self.router.window)))
+            protocol.probe(2 * _probe_interval(headers), _PROBE_TIMEOUT)
         stream.send_headers(answer)
         port.backend = Backend(port, agent_id, agent_identifiers, time.monotonic(), window)
         self.router.agent_connected(port.backend)
@@ -381,6 +387,14 @@ def peer_window(headers: Metadata) -> int | None:
         return None
     window = int(announced[0])
     return min(window, _MAX_WINDOW) if window else None
+
+
+def _probe_interval(headers: Metadata) -> float:
+    """How often an agent of ours pings, in seconds; one by default."""
+    announced = md.values(headers, PROBE_HEADER)
+    if len(announced) != 1 or not announced[0].isdigit() or len(announced[0]) > 8:
+        return 1.0
+    return max(0.1, int(announced[0]) / 1000)
 
 
 def _identity(headers: Metadata) -> tuple[str, identifiers.Identifiers]:

@@ -201,7 +201,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
         self._eof = False
         self._paused_reading = False
         self._blocked = False
-        self._out: deque[tuple[Link, bytes]] = deque()
+        self._out: deque[tuple[Link, bytes | memoryview]] = deque()
         self._finishing = False  # close once everything is out
         self._ending = False  # write EOF once everything is out
         self.half_close = False
@@ -361,7 +361,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
             self._ending = False
             self._transport.write_eof()
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

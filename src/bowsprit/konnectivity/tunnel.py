@@ -48,7 +48,7 @@ class ServerPort(Protocol):
 class EndpointPort(Protocol):
     """The way to one endpoint."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Queue and write; calls ``tunnel.consumed`` as it leaves."""
 
     def write_eof(self) -> None:

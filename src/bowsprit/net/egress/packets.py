@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from bowsprit.net.egress.messages import Packet as _Message
 
 WINDOW_HEADER = "bowsprit-window"
+PROBE_HEADER = "bowsprit-probe"  # milliseconds of silence after which an agent of ours pings a server of ours
 PROXY = "/ProxyService/Proxy"
 CONNECT = "/AgentService/Connect"
 # What grpc-go says of a message that is no protobuf; scripts grep for it.
@@ -59,7 +60,7 @@ class MalformedPacketError(ValueError):
 class Packet:
     """One packet; which fields mean something depends on ``type``. ``raw`` is its wire form, if it came from the wire.
 
-    ``type`` is an int when it is none of PacketType. ``empty`` says that the payload was missing: a peer's fault that stops
+    ``data`` may be a view of ``raw``: a payload is not copied to be passed on. ``type`` is an int when it is none of PacketType. ``empty`` says that the payload was missing: a peer's fault that stops
     upstream's programs, and that ours log and ignore.
     """
 
@@ -69,7 +70,7 @@ class Packet:
     error: str = ""
     protocol: str = ""
     address: str = ""
-    data: bytes = b""
+    data: bytes | memoryview = b""
     increment: int = 0
     empty: bool = False
     raw: bytes = b""
@@ -125,7 +126,7 @@ def _decode_data(raw: bytes) -> Packet | None:
             return None
     except IndexError:
         return None
-    return Packet(PacketType.DATA, connect_id=connect_id, data=raw[position:], raw=raw)
+    return Packet(PacketType.DATA, connect_id=connect_id, data=memoryview(raw)[position:], raw=raw)
 
 
 def decode(raw: bytes) -> Packet:
@@ -178,7 +179,7 @@ def _encode(packet: Packet) -> bytes:
     elif kind == PacketType.CLOSE_RSP:
         payload.error, payload.connectID = packet.error, packet.connect_id
     elif kind == PacketType.DATA:
-        payload.connectID, payload.data = packet.connect_id, packet.data
+        payload.connectID, payload.data = packet.connect_id, bytes(packet.data)
     elif kind == PacketType.DIAL_CLS:
         payload.random = packet.random
     elif kind == PacketType.WINDOW:

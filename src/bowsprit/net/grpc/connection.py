@@ -88,6 +88,7 @@ class Connection:
         self.closed = False
         self.going_away = False  # the peer takes no more streams
         self.peer_max_frame = 16_384
+        self.pings_allowed = False  # the peer has announced that it probes us
         self._handler = handler
         self._clock = clock
         self._h2 = _h2_connection(options, client)
@@ -534,7 +535,7 @@ class Connection:
 
     def _police_ping(self) -> None:
         """Grpc-go's keepalive enforcement: pings that come too often are strikes, the third ends the connection."""
-        if self.client:
+        if self.client or self.pings_allowed:
             return
         now = self._clock()
         idle = not self.streams and not self.options.ping_without_stream

@@ -58,6 +58,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._last_read = self._loop.time()
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._keepalive: asyncio.TimerHandle | None = None
+        self._keepalive_time = options.keepalive_time
+        self._keepalive_timeout = options.keepalive_timeout
         self._ping_sent = False
         self._closing: asyncio.TimerHandle | None = None
         self._draining = False
@@ -70,8 +72,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses
         self.transport.set_write_buffer_limits(high=self._options.high_water)
-        if self._options.keepalive_time > 0:
-            self._keepalive = self._loop.call_later(self._options.keepalive_time, self._check_alive)
+        if self._keepalive_time > 0:
+            self._keepalive = self._loop.call_later(self._keepalive_time, self._check_alive)
         self._flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -151,6 +153,14 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if handle is not None:
             handle.cancel()
 
+    def probe(self, interval: float, timeout: float) -> None:
+        """Ping after ``interval`` seconds of silence, close after another ``timeout``; the peer has agreed, and may too."""
+        self._keepalive_time, self._keepalive_timeout = interval, timeout
+        self.connection.pings_allowed = True
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._keepalive = self._loop.call_later(interval, self._check_alive)
+
     def drain(self, debug: str = "graceful_stop") -> None:
         """GOAWAY: no new calls; those open go on."""
         self._draining = True
@@ -188,22 +198,21 @@ class GrpcProtocol(asyncio.BufferedProtocol):
 
     def _check_alive(self) -> None:
         """Ping a silent peer; close when the answer does not come in time (gRPC keepalive, A8)."""
-        now = self._loop.time()
-        silent = now - self._last_read
-        if self._ping_sent and silent >= self._options.keepalive_timeout:
+        silent = self._loop.time() - self._last_read
+        if self._ping_sent and silent >= self._keepalive_timeout:
             self.closed_reason = "keepalive ping failed to receive ACK within timeout"
             self.abort()
             return
-        if silent + 0.001 < self._options.keepalive_time:
+        if silent + 0.001 < self._keepalive_time:
             self._ping_sent = False
-            wait = self._options.keepalive_time - silent
+            wait = self._keepalive_time - silent
         elif self._client and not self.connection.streams and not self._options.ping_without_stream:
-            wait = self._options.keepalive_time
+            wait = self._keepalive_time
         else:
             self._ping_sent = True
             self.connection.ping()
-            wait = self._options.keepalive_timeout
-            self._last_read = now  # the timeout runs from here
+            wait = self._keepalive_timeout
+            self._last_read = self._loop.time()  # the timeout runs from here
         self._keepalive = self._loop.call_later(wait, self._check_alive)
 
 
