@@ -71,6 +71,12 @@ async def test_wrong_certificates_are_refused(authority, trust, case):
         await CertificateAuthenticator(trust, lambda: clock).authenticate(credentials(pair))
 
 
+async def test_a_malformed_certificate_is_refused(trust):
+    shown = Credentials(CIMultiDict(), Connection(b"0\x03\x02\x01\x01"))
+    with pytest.raises(UnauthorizedError):
+        await CertificateAuthenticator(trust, lambda: NOW).authenticate(shown)
+
+
 async def test_a_certificate_expires_on_an_open_connection(authority, trust):
     clock = [NOW]
     authenticator = CertificateAuthenticator(trust, lambda: clock[0])

@@ -170,7 +170,7 @@ def masked_text(text: str) -> str:
 
 
 def sort_managed_fields(value: Any) -> Any:
-    """Entries of one second come in any order."""
+    """Entries of one second come in any order, and their times vary."""
     if isinstance(value, dict):
         for key, item in value.items():
             sort_managed_fields(item)

@@ -157,9 +157,12 @@ class VerifiedPeer:
         self._trust.refresh()
         found = connection.cache.get(self._key)
         if found is None or found[0] != self._trust.generation:
-            leaf = x509.load_der_x509_certificate(connection.peer_certificate)
-            chain = [x509.load_der_x509_certificate(der) for der in connection.peer_chain[:_LONGEST_CHAIN]]
-            found = (self._trust.generation, leaf, self._trust.verify(leaf, chain, now), leaf.not_valid_after_utc)
+            try:
+                leaf = x509.load_der_x509_certificate(connection.peer_certificate)
+                chain = [x509.load_der_x509_certificate(der) for der in connection.peer_chain[:_LONGEST_CHAIN]]
+                found = (self._trust.generation, leaf, self._trust.verify(leaf, chain, now), leaf.not_valid_after_utc)
+            except ValueError:  # OpenSSL let it pass, and yet it is malformed
+                raise unauthorized() from None
             connection.cache[self._key] = found
         _, leaf, problem, end = found
         if problem or now > end:
