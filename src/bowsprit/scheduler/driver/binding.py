@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore, Skipped
 from bowsprit.scheduler.driver.extenders import HTTPExtender
-from bowsprit.scheduler.driver.watching import Watcher
 from bowsprit.scheduler.framework import Code, Status, failure, unschedulable
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.queue import QueuedPod
 
 BIND_TIMEOUT = 900.0  # a PreBind or Bind plugin that hangs is given up
+
+
+class Gate(Protocol):
+    """Keeps events from the core while it is busy in another thread (the Watcher)."""
+
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
 
 
 class WaitingPod:
@@ -47,10 +54,13 @@ class WaitingPod:
 class Binder:
     """Finishes pods that have a node. `waiting` holds those that Permit plugins make wait, by uid."""
 
-    def __init__(self, core: SchedulerCore, extenders: Sequence[HTTPExtender], watcher: Watcher):
+    def __init__(
+        self, core: SchedulerCore, extenders: Sequence[HTTPExtender], watcher: Gate, timeout: float = BIND_TIMEOUT
+    ):
         self._core = core
         self._extenders = extenders
         self._watcher = watcher
+        self._timeout = timeout
         self._lock = asyncio.Lock()  # held while a cycle runs in its thread: nobody else may touch the core
         self.waiting: dict[str, WaitingPod] = {}
         for profile in core.profiles.values():
@@ -100,7 +110,7 @@ class Binder:
             if status is not None:
                 return status
         for plugin in profile.at["preBind"]:
-            async with asyncio.timeout(BIND_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 status = await plugin.pre_bind(assigned.state, pod, node)
             if status is not None:
                 return status if status.rejected else _error(f'running PreBind plugin "{plugin.name}"', status)
@@ -108,7 +118,7 @@ class Binder:
             if extender.is_binder and extender.is_interested(pod):
                 return await extender.bind(pod, node)
         for plugin in profile.at["bind"]:
-            async with asyncio.timeout(BIND_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 status = await plugin.bind(assigned.state, pod, node)
             if status is None:
                 return None

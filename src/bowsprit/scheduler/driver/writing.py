@@ -30,6 +30,8 @@ class Client(Protocol):
         self, gvr: GroupVersionResource, obj: Obj, *, namespace: str | None, name: str | None, subresource: str | None
     ) -> Obj: ...
 
+    async def get(self, gvr: GroupVersionResource, name: str, *, namespace: str | None) -> Obj: ...
+
     async def update(self, gvr: GroupVersionResource, obj: Obj, *, namespace: str | None) -> Obj: ...
 
     async def patch(
@@ -56,14 +58,20 @@ class Writer:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         timeout: float = 60.0,
+        retry: float = 1.0,
     ):
         self._client = client
         self._objects = objects
         self._now = now
         self._timeout = timeout
+        self._retry = retry
 
     async def bind(self, pod: PodInfo, node_name: str) -> Status | None:
-        """POST pods/<name>/binding with the uid, so that a pod of the same name made anew is not bound."""
+        """POST pods/<name>/binding with the uid, so that a pod of the same name made anew is not bound.
+
+        When the answer is lost, or unclear (5xx), the pod itself tells whether it was bound: giving its room away while
+        it may be bound would over-commit the node.
+        """
         binding = {
             "apiVersion": "v1",
             "kind": "Binding",
@@ -73,9 +81,32 @@ class Writer:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._client.create(PODS, binding, namespace=pod.namespace, name=pod.name, subresource="binding")
+        except StatusError as exc:
+            if exc.code < 500:
+                return failure(str(exc))
+            return await self._unclear(pod, node_name, exc)
         except WRITE_ERRORS as exc:
-            return failure(str(exc) or type(exc).__name__)
+            return await self._unclear(pod, node_name, exc)
         return None
+
+    async def _unclear(self, pod: PodInfo, node_name: str, error: Exception) -> Status | None:
+        """What became of a binding whose answer we did not get; asks for as long as a binding may take."""
+        text = str(error) or type(error).__name__
+        try:
+            async with asyncio.timeout(self._timeout):
+                while True:
+                    await asyncio.sleep(self._retry)
+                    try:
+                        found = await self._client.get(PODS, pod.name, namespace=pod.namespace)
+                    except NotFoundError:
+                        return failure(text)
+                    except WRITE_ERRORS:
+                        continue
+                    same = found["metadata"].get("uid") == pod.uid
+                    bound = same and (found.get("spec") or {}).get("nodeName") == node_name
+                    return None if bound else failure(text)
+        except TimeoutError:
+            return failure(text)
 
     async def condition(self, pod: PodInfo, reason: str, message: str, nominated: str | None) -> None:
         """PodScheduled=False with its reason, and the nomination; nothing when nothing changes."""
