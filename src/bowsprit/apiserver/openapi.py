@@ -149,7 +149,7 @@ def _sort(accept: str, protobuf: str) -> str:
         media_type = part.partition(";")[0].strip()
         if media_type in ("*/*", "application/*", "application/json"):
             return "application/json"
-        # Both spellings are in use: @v1.0+protobuf and .v1+protobuf.
-        if media_type in (protobuf, protobuf.replace("@v1.0", ".v1")):
+        # Both spellings are in use: older clients write .v1.0+protobuf.
+        if media_type in (protobuf, protobuf.replace("@", ".")):
             return media_type
     return ""
