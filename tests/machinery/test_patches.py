@@ -1,6 +1,5 @@
 """The three kinds of patches. The replayed exchanges are recorded from Kubernetes v1.36."""
 
-
 import gzip
 import json
 from pathlib import Path

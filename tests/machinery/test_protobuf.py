@@ -1,6 +1,5 @@
 """Protobuf bodies mean what their JSON means, and encode to the very bytes. Vectors recorded from Kubernetes v1.36."""
 
-
 import base64
 import gzip
 import json

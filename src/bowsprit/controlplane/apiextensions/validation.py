@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bowsprit.controlplane.apiextensions.rulecost import cost_errors
 from bowsprit.controlplane.apiextensions.structural import correlation_errors, field_schema, schema_errors
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.machinery import fielderrors
@@ -221,7 +222,7 @@ def _schema_errors(version: Obj, where: Path) -> list[FieldError]:
     place = where.child("openAPIV3Schema")
     if schema is None:
         return [fielderrors.required(place)]
-    return schema_errors(schema, place) + correlation_errors(schema, place)
+    return schema_errors(schema, place) + correlation_errors(schema, place) + cost_errors(schema, place)
 
 
 def _subresource_errors(version: Obj, where: Path) -> list[FieldError]:
