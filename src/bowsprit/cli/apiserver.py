@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import signal
 import sys
 from typing import Any
@@ -35,6 +36,11 @@ def _options() -> list[click.Option]:
     return made
 
 
+def _set_verbosity(_: click.Context, __: click.Parameter, level: int) -> None:
+    if level:
+        logging.getLogger().setLevel(logging.DEBUG if level >= 4 else logging.INFO if level >= 2 else logging.WARNING)
+
+
 def _run(action: str | None, **flags: Any) -> None:
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     try:
@@ -57,6 +63,7 @@ def _run(action: str | None, **flags: Any) -> None:
 async def _serve(options: APIServerOptions) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends the drain."""
     from bowsprit.controlplane.server import APIServer
+    from bowsprit.machinery.errors import StatusError
     from bowsprit.net.egress.configuration import EgressConfigError
     from bowsprit.pki.errors import PKIError
     from bowsprit.store.protocol import StoreError
@@ -82,6 +89,9 @@ async def _serve(options: APIServerOptions) -> None:
     except (ValueError, EgressConfigError) as exc:
         await server.stop()
         raise CommandError(str(exc), reason="InvalidConfiguration") from exc
+    except StatusError as exc:
+        await server.stop()
+        raise CommandError(f"the bootstrap objects cannot be made: {exc.message}", reason="BootstrapFailed") from exc
     except OSError as exc:
         await server.stop()
         raise CommandError(
@@ -106,7 +116,13 @@ apiserver = click.Command(
         click.Argument(["action"], required=False, type=click.Choice(["run"]), metavar="[run]"),
         *_options(),
         click.Option(
-            ["--v"], type=int, default=0, expose_value=False, metavar="LEVEL", help="Log level, as the global -v."
+            ["--v"],
+            type=int,
+            default=0,
+            expose_value=False,
+            callback=_set_verbosity,
+            metavar="LEVEL",
+            help="Log level, as the global -v.",
         ),
     ],
     callback=_run,

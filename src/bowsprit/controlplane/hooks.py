@@ -68,10 +68,13 @@ class PostStartHooks:
         """Do all steps. The first failure stops the others and is raised."""
         first = "start-system-namespaces-controller"
         await self._run_one(first)
-        async with asyncio.TaskGroup() as group:
-            for name in NAMES:
-                if name != first:
-                    group.create_task(self._run_one(name), name=f"poststarthook/{name}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name in NAMES:
+                    if name != first:
+                        group.create_task(self._run_one(name), name=f"poststarthook/{name}")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
 
     async def _run_one(self, name: str) -> None:
         step = self._steps.get(name)
