@@ -5,6 +5,8 @@
 import gzip
 import json
 from pathlib import Path
+from typing import Any
+from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -262,6 +264,23 @@ def test_an_object_is_empty_when_every_manager_has_given_up(steps: list[tuple[st
 
     assert leaves(live.get("spec")) == []
     assert "managedFields" not in live.get("metadata", {})
+
+
+@settings(max_examples=100)
+@given(STEPS)
+def test_pruning_only_when_something_was_given_up_changes_nothing(steps: list[tuple[str, Obj]]) -> None:
+    prune = apply._prune
+
+    def both_ways(merged: Obj, managers: Any, last: Any, stated: FieldSet, context: Context) -> Obj:
+        shortened = prune(merged, managers, last, stated, context)
+        if last is not None:
+            assert shortened == prune(merged, managers, last, FieldSet(), context)
+        return shortened
+
+    live: Obj = deep_copy(CONTEXT.empty)
+    with mock.patch.object(apply, "_prune", both_ways):
+        for manager, config in steps:
+            live = applied(live, manager, config)
 
 
 @given(CONFIGS, CONFIGS)

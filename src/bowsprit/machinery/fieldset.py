@@ -78,17 +78,21 @@ class FieldSet:
 
     def insert(self, path: Path) -> None:
         """Add one path in place (the empty path is not a field)."""
+        if path:
+            self._parent(path).members.add(path[-1])
+
+    def _parent(self, path: Path) -> FieldSet:
         node = self
         for element in path[:-1]:
-            node = node.children.setdefault(element, FieldSet())
-        if path:
-            node.members.add(path[-1])
+            below = node.children.get(element)
+            if below is None:
+                below = node.children[element] = FieldSet()
+            node = below
+        return node
 
     def graft(self, path: Path, below: FieldSet | None) -> None:
         """Add one path in place, and all paths of a set below it."""
-        node = self
-        for element in path[:-1]:
-            node = node.children.setdefault(element, FieldSet())
+        node = self._parent(path)
         node.members.add(path[-1])
         if below is not None:
             node.children[path[-1]] = below

@@ -128,26 +128,34 @@ def _scalar_problem(scalar: str, value: Any) -> str:
 def field_set(declared: Typed, value: Any) -> FieldSet:
     """The fields that a configuration states: its leaves, its list items, and empty or unnamed members."""
     result = FieldSet()
-    _collect(declared.resolve(value), value, (), result)
+    _collect(declared.resolve(value), value, result)
     return result
 
 
-def _collect(type_: Typed, value: Any, path: Path, result: FieldSet) -> None:
-    if type_.kind == SCALAR or type_.atomic:
-        result.insert(path)
-    elif type_.kind == MAP and isinstance(value, dict):
+def _collect(type_: Typed, value: Any, node: FieldSet) -> None:
+    """Put what is below a value into its node of the tree; the value itself is the caller's to state."""
+    if type_.atomic:
+        return
+    if type_.kind == MAP and isinstance(value, dict):
         for key, member in value.items():
             below = (type_.member(key) or typed.ANY).resolve(member)
-            where = (*path, f"f:{key}")
-            if member is None or member == {} or key not in type_.fields:
-                result.insert(where)
-            if member is not None:
-                _collect(below, member, where, result)
+            leaf = below.kind == SCALAR or below.atomic
+            if leaf or member is None or member == {} or key not in type_.fields:
+                node.members.add(f"f:{key}")
+            if not leaf and member is not None:
+                _collect_below(below, member, node, f"f:{key}")
     elif type_.kind == LIST and isinstance(value, list):
         for item in value:
-            where = (*path, item_element(type_, item))
-            result.insert(where)
-            _collect((type_.item or typed.ANY).resolve(item), item, where, result)
+            element = item_element(type_, item)
+            node.members.add(element)
+            _collect_below((type_.item or typed.ANY).resolve(item), item, node, element)
+
+
+def _collect_below(type_: Typed, value: Any, node: FieldSet, element: str) -> None:
+    child = node.children.get(element) or FieldSet()
+    _collect(type_, value, child)
+    if child.members or child.children:
+        node.children[element] = child
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------
