@@ -159,6 +159,23 @@ def load_config(path: Path | None, gates: dict[str, bool], flags: dict[str, Any]
     return config
 
 
+def _check_profiles(config: Any, gates: dict[str, bool]) -> None:
+    """Build what the configuration asks for once, so that its errors come before any network. Raises CommandError."""
+    from bowsprit.scheduler.core import SchedulerCore
+    from bowsprit.scheduler.driver.extenders import check_files
+    from bowsprit.scheduler.profile import ProfileError
+    from bowsprit.scheduler.registry import registry
+
+    try:
+        check_files(config)
+        SchedulerCore(config, registry(), lambda: 0.0, gates=gates)
+    except OSError as exc:
+        text = f"couldn't build extenders: open {exc.filename}: {(exc.strerror or '').lower()}"
+        raise CommandError(text, reason="InvalidConfiguration") from exc
+    except ProfileError as exc:
+        raise CommandError(str(exc), reason="InvalidConfiguration") from exc
+
+
 async def _serve(flags: dict[str, Any]) -> int:
     from dataclasses import replace
 
@@ -166,22 +183,16 @@ async def _serve(flags: dict[str, Any]) -> int:
     from bowsprit.client.errors import ConfigError as ClientConfigError
     from bowsprit.client.rest import RestClient
     from bowsprit.client.transport import with_component
-    from bowsprit.machinery.codec import encode_json
-    from bowsprit.scheduler.driver.extenders import check_files
+    from bowsprit.machinery.yamlcodec import encode_yaml
     from bowsprit.scheduler.driver.server import ServingOptions
     from bowsprit.scheduler.process import Scheduler, SchedulerOptions
-    from bowsprit.scheduler.profile import ProfileError
 
     gates = parse_gates(flags["feature_gates"])
     config = load_config(flags["config"], gates, flags)
+    _check_profiles(config, gates)
     if flags["write_config_to"]:
-        flags["write_config_to"].write_bytes(encode_json(config))
+        flags["write_config_to"].write_text(encode_yaml(config))
         return 0
-    try:
-        check_files(config)
-    except OSError as exc:
-        text = f"couldn't build extenders: open {exc.filename}: {(exc.strerror or '').lower()}"
-        raise CommandError(text, reason="InvalidConfiguration") from exc
     connection = config["clientConnection"]
     if flags["config"] is not None:
         flags = {**flags, "kube_api_qps": float(connection["qps"]), "kube_api_burst": int(connection["burst"])}
@@ -210,8 +221,6 @@ async def _serve(flags: dict[str, Any]) -> int:
         await process.start()
         print(f"scheduler running against {rest.server}", file=sys.stderr)
         await until_signalled(process.wait())
-    except ProfileError as exc:
-        raise CommandError(str(exc), reason="InvalidConfiguration") from exc
     except OSError as exc:
         raise CommandError(
             f"cannot listen on {flags['bind_address']}:{flags['secure_port']}: {exc.strerror or exc}",
