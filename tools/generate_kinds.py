@@ -53,7 +53,8 @@ def resources(listed: dict[str, Any], group: str, version: str, tables: dict[str
         name, _, subresource = entry["name"].partition("/")
         if subresource:
             by_name[name].setdefault("subresources", []).append(
-                {key: entry[key] for key in ("group", "version", "kind", "verbs") if key in entry} | {"name": subresource}
+                {key: entry[key] for key in ("group", "version", "kind", "verbs") if key in entry}
+                | {"name": subresource}
             )
             continue
         gv = f"{group}/{version}" if group else version
@@ -73,7 +74,7 @@ def resources(listed: dict[str, Any], group: str, version: str, tables: dict[str
 REF = "#/components/schemas/"
 ZERO = {"string": "", "bool": False, "int32": 0, "int64": 0, "int": 0, "uint32": 0, "uint64": 0, "float64": 0}
 # What the package's JSON schemas say of these types in their own way.
-SPECIAL = {
+SPECIAL: dict[str, dict[str, Any]] = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": {
         "oneOf": [{"type": "integer"}, {"type": "string"}],
         "format": "int-or-string",
@@ -85,14 +86,31 @@ SPECIAL = {
 def schemas() -> dict[str, Any]:
     """The OpenAPI v3 component schemas of all built-in types, as a v1.36 server publishes them."""
     definitions = json.loads(SCHEMAS.read_text())["$defs"]
-    return {name: definition(name, schema) for name, schema in sorted(definitions.items())}
+    made = {name: definition(name, schema) for name, schema in sorted(definitions.items())}
+    for name, schema in recorded_schemas().items():
+        # What was recorded wins (enums, defaults), but each document names its own kinds only.
+        kinds = {key: value for key, value in made.get(name, {}).items() if key == "x-kubernetes-group-version-kind"}
+        made[name] = schema | kinds
+    return made
+
+
+def recorded_schemas() -> dict[str, Any]:
+    """The component schemas of built-in types in the recorded OpenAPI v3 documents."""
+    found: dict[str, Any] = {}
+    with gzip.open(GOLDEN / "cases" / "openapi.jsonl.gz", "rt") as lines:
+        for line in lines:
+            body = json.loads(line)["response"].get("body")
+            if isinstance(body, dict) and "components" in body:
+                schemas = body["components"]["schemas"]
+                found |= {name: schema for name, schema in schemas.items() if name.startswith("io.k8s.")}
+    return found
 
 
 def definition(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     members = go_members(name)
-    result = plain(schema)
+    result: dict[str, Any] = plain(schema)
     if name in SPECIAL:
-        result = {key: value for key, value in result.items() if key == "description"} | SPECIAL[name]
+        result = {**{key: value for key, value in result.items() if key == "description"}, **SPECIAL[name]}
     for field, value in (schema.get("properties") or {}).items():
         result["properties"][field] = property_schema(value, members.get(field))
     if "x-kubernetes-group-version-kind" in schema:
@@ -101,7 +119,7 @@ def definition(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def go_members(name: str) -> dict[str, builtin.GoField]:
+def go_members(name: str) -> dict[str, gotypes.GoField]:
     """The Go fields of a definition by JSON name; empty for types that are no structs."""
     package, _, kind = name.rpartition(".")
     message = "k8s.io." + package.removeprefix("io.k8s.").replace("-", "_") + "." + kind
@@ -129,7 +147,7 @@ def plain(schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def property_schema(schema: dict[str, Any], field: builtin.GoField | None) -> dict[str, Any]:
+def property_schema(schema: dict[str, Any], field: gotypes.GoField | None) -> dict[str, Any]:
     result = plain(schema)
     reference = result.pop("$ref", "")
     if field is not None:

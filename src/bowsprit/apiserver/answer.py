@@ -95,7 +95,9 @@ class Answer:
             head.append(b"Connection: close\r\n")
         head.append(date_header())
         if self.gzip and self.status == 200 and self.body_length > GZIP_THRESHOLD and not head_only:
-            head.append(b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n")
+            head.append(b"Content-Encoding: gzip\r\n")
+            if ("Vary", "Accept-Encoding") not in self.headers:
+                head.append(b"Vary: Accept-Encoding\r\n")
             if isinstance(body, bytes):
                 body = await asyncio.to_thread(_compress, body) if len(body) > (1 << 20) else _compress(body)
             else:

@@ -47,6 +47,7 @@ from bowsprit.controlplane.endpoints import COMPONENT_STATUSES, AddressRecords, 
 from bowsprit.controlplane.hooks import PostStartHooks
 from bowsprit.controlplane.identity import Identity, build_identity
 from bowsprit.controlplane.kinds import built_in_resources
+from bowsprit.controlplane.openapi import OpenAPIPublication
 from bowsprit.controlplane.options import APIServerOptions
 from bowsprit.controlplane.serviceresolver import ServiceResolver
 from bowsprit.controlplane.serving import kubelet_context, service_address, serving_files, token_settings
@@ -196,6 +197,7 @@ class APIServer:
             lambda: format_time(self._now()),
         )
         self._definitions = DefinitionController(server.registry)
+        OpenAPIPublication(server.registry, server.openapi).start()
         steps = self._steps(bootstrap, self._upkeep, self._definitions)
         steps["apiservice-status-remote-available-controller"] = self._aggregator.start
         await PostStartHooks(steps, server.health).run()

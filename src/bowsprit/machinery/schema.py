@@ -7,7 +7,7 @@ pkg/registry/customresource.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bowsprit.machinery import builtin, cel, codec, fielderrors, goformat, typed
@@ -120,10 +120,13 @@ class Schema:
 class CustomResourceSchema:
     """How objects of one version of a custom resource are read and judged (apiserver's TypeSchema).
 
-    `scale` is the version's `subresources.scale`, whose paths must hold sensible numbers.
+    `scale` is the version's `subresources.scale`, whose paths must hold sensible numbers; `source` and `selectable` keep
+    what the version says of its schema and selectableFields, to be published.
     """
 
-    def __init__(self, openapi: Obj | None, scale: Obj | None = None):
+    def __init__(self, openapi: Obj | None, scale: Obj | None = None, selectable: Sequence[Obj] = ()):
+        self.source = openapi
+        self.selectable = tuple(selectable)
         self.schema = Schema(openapi or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
         self._scale = scale or {}
 

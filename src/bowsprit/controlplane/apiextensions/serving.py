@@ -147,7 +147,9 @@ def custom_resource(crd: Obj) -> Resource:
 def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
     group, name, kind = crd["spec"]["group"], version["name"], names["kind"]
     openapi = nested(version, "schema", "openAPIV3Schema")
-    schema = CustomResourceSchema(openapi, nested(version, "subresources", "scale"))
+    schema = CustomResourceSchema(
+        openapi, nested(version, "subresources", "scale"), version.get("selectableFields") or ()
+    )
     warning = _deprecation(crd, version, kind) if version.get("deprecated") else ""
     hub_openapi = next(
         (nested(each, "schema", "openAPIV3Schema") for each in crd["spec"]["versions"] if each["name"] == hub), None
