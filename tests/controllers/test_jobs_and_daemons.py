@@ -138,7 +138,7 @@ async def test_a_daemon_runs_on_every_node_also_on_new_ones(cluster: Any) -> Non
     extra["metadata"] = {"name": "extra", "labels": {"kubernetes.io/hostname": "extra"}}
     await cluster.create(NODES, extra)
     await cluster.eventually(lambda: nodes_with_pods(cluster) == ["extra", "node-0", "node-1"])
-    assert cluster.find(DAEMON_SETS, "d")["status"]["desiredNumberScheduled"] == 3
+    await cluster.eventually(lambda: cluster.find(DAEMON_SETS, "d")["status"]["desiredNumberScheduled"] == 3)
     taint = {"key": "dedicated", "value": "x", "effect": "NoExecute"}
     await cluster.patch(NODES, "node-1", {"spec": {"taints": [taint]}})
     await cluster.eventually(lambda: "node-1" not in nodes_with_pods(cluster))
