@@ -10,11 +10,11 @@ from time import monotonic
 from uuid import uuid4
 
 from bowsprit.apiserver.cacher import Attributes, Cacher, Item
-from bowsprit.apiserver.encoding import encode, encode_plain
+from bowsprit.apiserver.encoding import encode, encode_plain, encode_untyped
 from bowsprit.apiserver.resource import Resource, Version
 from bowsprit.machinery.codec import decode_json
 from bowsprit.machinery.objects import Obj
-from bowsprit.store.protocol import Entry, RevisionMismatchError, Store
+from bowsprit.store.protocol import Entry, RevisionMismatchError, Store, Value
 
 _CATCH_UP_SECONDS = 3.0
 
@@ -94,12 +94,15 @@ class Collection:
             return obj
         return {**obj, "apiVersion": version.gvk.api_version}
 
+    def _encode(self, obj: Obj) -> Value:
+        return encode_untyped(obj) if self.resource.custom else encode(obj)
+
     async def put(self, obj: Obj, expected: int) -> Stored:
         """Writes a hub object. Raises RevisionMismatchError when the cache has caught up with the winner."""
         meta = obj["metadata"]
         key = self.resource.key(meta.get("namespace", ""), meta["name"])
         try:
-            entry = await self.store.put(key, encode(obj), expected=expected)
+            entry = await self.store.put(key, self._encode(obj), expected=expected)
         except RevisionMismatchError as failure:
             await self._catch_up(failure.current)
             raise
@@ -111,7 +114,7 @@ class Collection:
         meta = obj["metadata"]
         key = self.resource.key(meta.get("namespace", ""), meta["name"])
         try:
-            entry = await self.store.delete(key, encode(obj), expected=expected)
+            entry = await self.store.delete(key, self._encode(obj), expected=expected)
         except RevisionMismatchError as failure:
             await self._catch_up(failure.current)
             raise

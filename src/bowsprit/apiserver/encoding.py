@@ -14,6 +14,7 @@ from bowsprit.apiserver.objectmeta import normalize
 from bowsprit.machinery.objects import Obj
 from bowsprit.store.protocol import Value
 
+_SORTED = orjson.OPT_SORT_KEYS
 SLICE_BYTES = 1 << 20  # a list is written in pieces of this size: one big write costs five times as much
 
 
@@ -30,6 +31,24 @@ def encode(obj: Obj) -> Value:
     if rest:
         back += b"," + orjson.dumps(rest)[1:-1]
     return Value(front, back + b"}")
+
+
+def encode_untyped(obj: Obj) -> Value:
+    """As `encode`, with sorted members, as upstream writes objects without a Go type (custom resources)."""
+    head, tail = normalize(obj["metadata"])
+    members = head | tail
+    before = {key: members[key] for key in members if key < "resourceVersion"}
+    after = {key: members[key] for key in members if key > "resourceVersion"}
+    front = orjson.dumps({key: value for key, value in obj.items() if key < "metadata"}, option=_SORTED)[:-1]
+    front += b',"metadata":' + orjson.dumps(before, option=_SORTED)[:-1] + (b"," if before else b"")
+    back = b'"'
+    if after:
+        back += b"," + orjson.dumps(after, option=_SORTED)[1:-1]
+    back += b"}"
+    rest = {key: value for key, value in obj.items() if key > "metadata"}
+    if rest:
+        back += b"," + orjson.dumps(rest, option=_SORTED)[1:-1]
+    return Value(front + b'"resourceVersion":"', back + b"}")
 
 
 def encode_plain(obj: Obj) -> bytes:
