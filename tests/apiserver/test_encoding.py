@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bowsprit.apiserver import encoding
+from bowsprit.apiserver.decoding import _as_floats
 from bowsprit.machinery.objects import Obj
 
 _JSON = st.recursive(
@@ -65,3 +66,10 @@ def test_a_list_is_its_items(objects: list[tuple[Obj, Obj]], typed: bool) -> Non
     if typed:
         items = [{key: each[key] for key in each if key not in ("kind", "apiVersion")} for each in items]
     assert decoded["items"] == items
+
+
+def test_integers_beyond_int64_of_untyped_objects_are_shown_as_go_shows_floats() -> None:
+    assert _as_floats({"a": [12345678901234567890, 2**63 - 1, -(2**63), 1.5]}) == {
+        "a": [12345678901234567000, 2**63 - 1, -(2**63), 1.5]
+    }
+    assert type(_as_floats(10**30)) is float

@@ -3,7 +3,9 @@ transformDecodeError)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from bowsprit.apiserver import negotiation
@@ -24,6 +26,7 @@ from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 
 _SUMMARY_BYTES = 30
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _TYPE_AND_METADATA = ("apiVersion", "kind", "metadata")
 OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # upstream names the scheme in its messages; clients may match on it
@@ -57,11 +60,25 @@ def decode_body(
             report(ctx, [f'unknown field "{key}"' for key in value if key not in _TYPE_AND_METADATA], "")
             raise bad_request(_other_version(gvk, expected))
         raise bad_request(_refused(gvk, expected, known))
+    if custom and _LONG_NUMBER.search(data):
+        value = _as_floats(value)
     obj = {"kind": gvk.kind, "apiVersion": gvk.api_version, **value}
     obj["kind"], obj["apiVersion"] = gvk.kind, gvk.api_version
     obj, found = check_type(obj, tree, gvk, expected.kind, schema)
     report(ctx, [*texts, *found], f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {expected.kind}: ')
     return obj
+
+
+def _as_floats(value: Any) -> Any:
+    """Integers beyond int64 as Go's untyped decoder keeps and prints them: as float64, in its shortest digits."""
+    if isinstance(value, dict):
+        return {key: _as_floats(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_as_floats(child) for child in value]
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        shortest = int(Decimal(repr(float(value))))
+        return shortest if -(2**63) <= shortest < 2**64 else float(value)
+    return value
 
 
 def check_type(
@@ -168,7 +185,7 @@ def _other_version(gvk: GroupVersionKind, expected: GroupVersionKind) -> str:
 
 
 def _refused(gvk: GroupVersionKind, expected: GroupVersionKind, known: Known) -> str:
-    if known(gvk):
+    if known(gvk) or builtin.lookup(gvk) is not None:
         if gvk.kind == expected.kind and gvk.group == expected.group:
             return _other_version(gvk, expected)
         problem = (
