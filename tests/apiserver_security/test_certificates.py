@@ -45,7 +45,7 @@ async def test_common_name_is_the_user_and_organizations_are_groups(authority, t
         credentials(authority.issue_client("alice", ["devs", "qa"], now=NOW))
     )
     assert found is not None
-    assert (found.user.name, found.user.groups) == ("alice", ("devs", "qa"))
+    assert (found.user.name, found.user.groups) == ("alice", ("devs", "qa", "system:authenticated"))
     assert found.user.extra["authentication.kubernetes.io/credential-id"][0].startswith("X509SHA256=")
 
 
@@ -91,13 +91,15 @@ async def test_a_changed_bundle_is_taken_up(authority, tmp_path):
     other = Authority.create("other", now=NOW)
     bundle = tmp_path / "ca.pem"
     bundle.write_bytes(authority.ca_pem)
-    authenticator = CertificateAuthenticator(Trust(bundle), lambda: NOW)
+    ticks = [0.0]
+    authenticator = CertificateAuthenticator(Trust(bundle, lambda: ticks[0]), lambda: NOW)
     pair = other.issue_client("bob", now=NOW)
     with pytest.raises(UnauthorizedError):
         await authenticator.authenticate(credentials(pair))
     replaced = tmp_path / "new.pem"
     replaced.write_bytes(authority.ca_pem + other.ca_pem)
     replaced.replace(bundle)
+    ticks[0] = 1.5
     found = await authenticator.authenticate(credentials(pair))
     assert found is not None
     assert found.user.name == "bob"

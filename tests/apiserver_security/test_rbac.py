@@ -241,3 +241,23 @@ async def test_a_node_reads_only_what_its_pods_refer_to(listers, authorizer):
 def test_wrong_modes_are_refused(listers, resolver, modes):
     with pytest.raises(ValueError, match="mode"):
         authorizer_for(modes, listers, resolver)
+
+
+async def test_what_is_remembered_goes_with_the_version(listers, authorizer):
+    resources = [f"{kind}.{GROUP}" for kind in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")]
+    for resource in resources:
+        listers.add(resource)
+    for lister in listers.values():
+        lister.version = 1
+    asked = asks(ALICE, "get", "nodes")
+    assert not await allowed(authorizer, asked)
+    listers.add(f"clusterroles.{GROUP}", role("r", rule("get", "", "nodes")))
+    listers.add(f"clusterrolebindings.{GROUP}", binding("b", "User:alice", "r"))
+    for lister in listers.values():
+        lister.version = 2
+    assert await allowed(authorizer, asked)
+    assert not await allowed(authorizer, asks(UserInfo("bob"), "get", "nodes"))
+    next(item for item in listers.values() if item.objects and "rules" in item.objects[0]).objects.clear()
+    for lister in listers.values():
+        lister.version = 3
+    assert not await allowed(authorizer, asked)

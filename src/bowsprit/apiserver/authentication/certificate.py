@@ -7,6 +7,7 @@ validity and usage are checked here, so that an unknown authority is a 401 and n
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from bowsprit.apiserver.access import Authenticated, Connection, Credentials
+from bowsprit.apiserver.authentication.chain import with_authenticated_group
 from bowsprit.apiserver.user import UserInfo
 from bowsprit.machinery.errors import unauthorized
 from bowsprit.pki.authority import load_certificates
@@ -23,6 +25,7 @@ from bowsprit.pki.errors import PKIError
 from bowsprit.pki.files import read_file
 
 _LONGEST_CHAIN = 8
+_LOOK_EVERY = 1.0  # seconds
 # The private attribute in which upstream carries a uid (k8s.io/apiserver authentication/request/x509).
 _UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 
@@ -36,8 +39,10 @@ class Trust:
         PKIError: the file holds no certificate.
     """
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = bundle
+        self._clock = clock
+        self._looked = clock()
         self._stamp: tuple[int, int] = (0, 0)
         self._roots: list[x509.Certificate] = []
         self.generation = 0
@@ -57,7 +62,11 @@ class Trust:
             self.generation += 1
 
     def refresh(self) -> None:
-        """Take up a changed file; a broken one leaves the last good bundle."""
+        """Take up a changed file, looked at once a second; a broken one leaves the last good bundle."""
+        now = self._clock()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
         try:
             self._load()
         except (OSError, PKIError):
@@ -182,7 +191,9 @@ class CertificateAuthenticator:
         cert = self._peer.certificate(connection)
         if cert is None:
             return None
-        if "client-ca-user" not in connection.cache:
-            connection.cache["client-ca-user"] = certificate_user(cert)
-        user = connection.cache["client-ca-user"]
-        return None if user is None else Authenticated(user)
+        known = connection.cache.get("client-ca-user")
+        if known is None or known[0] is not cert:
+            user = certificate_user(cert)
+            found = None if user is None else with_authenticated_group(Authenticated(user))
+            known = connection.cache["client-ca-user"] = (cert, found)
+        return known[1]

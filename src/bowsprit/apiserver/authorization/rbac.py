@@ -26,6 +26,10 @@ CLUSTER_ROLES = GroupResource(RBAC_GROUP, "clusterroles")
 CLUSTER_ROLE_BINDINGS = GroupResource(RBAC_GROUP, "clusterrolebindings")
 
 
+_RESOURCES = (ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS)
+_REMEMBERED = 4096
+
+
 class RoleNotFound(LookupError):
     """A binding names a role that does not exist; the text is upstream's."""
 
@@ -45,6 +49,9 @@ class _Binding:
         return f"RBAC: allowed by {kind} {quote(name)} of {self.role_kind} {quote(self.role_name)} to {self.subject}"
 
 
+_Grant = tuple[_Binding, "tuple[PolicyRule, ...] | RoleNotFound"]
+
+
 @dataclass(slots=True)
 class _Index:
     """Bindings by subject, for one version of a lister's content."""
@@ -60,9 +67,29 @@ class RoleResolver:
         self._listers = listers
         self._indexes: dict[GroupResource, _Index] = {}
         self._rules: dict[int, tuple[Obj, tuple[PolicyRule, ...]]] = {}
+        self._versions: tuple[Any, ...] = ()
+        self._remembered: dict[tuple[str, tuple[str, ...], str], Sequence[_Grant]] = {}
 
-    def visit(self, user: UserInfo, namespace: str) -> Iterator[tuple[_Binding, tuple[PolicyRule, ...] | RoleNotFound]]:
-        """Every binding of the user that holds in a namespace ("" for the cluster scope), with its role's rules."""
+    def visit(self, user: UserInfo, namespace: str) -> Sequence[_Grant]:
+        """Every binding of the user that holds in a namespace ("" for the cluster scope), with its role's rules.
+
+        Remembered per user and namespace until a role or binding changes.
+        """
+        versions = tuple(getattr(self._listers(resource), "version", None) for resource in _RESOURCES)
+        if None in versions:
+            return list(self._grants(user, namespace))
+        if versions != self._versions:
+            self._versions = versions
+            self._remembered.clear()
+        key = (user.name, user.groups, namespace)
+        grants = self._remembered.get(key)
+        if grants is None:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            grants = self._remembered[key] = list(self._grants(user, namespace))
+        return grants
+
+    def _grants(self, user: UserInfo, namespace: str) -> Iterator[_Grant]:
         for resource in (CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS) if namespace else (CLUSTER_ROLE_BINDINGS,):
             for binding in self._bindings(resource, user, namespace):
                 try:
