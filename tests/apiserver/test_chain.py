@@ -265,6 +265,8 @@ async def test_metrics_count_requests(client: Client) -> None:
     assert samples["POST", "201"] == 1
     stored = {sample.labels["resource"]: sample.value for sample in families["apiserver_storage_objects"].samples}
     assert stored["widgets.toys.example"] == 1
+    allowed = {sample.labels["result"]: sample.value for sample in families["authorization_attempts"].samples}
+    assert allowed["allowed"] >= 5
     assert families["process_resident_memory_bytes"].samples[0].value > 1e6
 
 

@@ -112,6 +112,7 @@ class Cacher:
         self._bytes = 0
         self._seen = 0  # the newest revision delivered here
         self.received = 0  # how many changes were
+        self.sent = 0  # how many events watches have been sent
         self.oldest = 0  # every change with a revision > oldest is remembered
         self._watchers: dict[str | None, set[Watcher]] = {}
         self.audiences: dict[object, object] = {}  # watchers that stand for many; kept for whoever joins one

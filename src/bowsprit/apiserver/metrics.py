@@ -55,7 +55,8 @@ class Metrics:
         self._started = time.time()
         self.in_flight: InFlight | None = None
         self.extra: list[Callable[[], str]] = []
-        self.authentication: dict[str, int] = {}
+        self.authentication = {"success": 0, "failure": 0, "error": 0}
+        self.authorization = {"allowed": 0, "denied": 0, "no-opinion": 0}
 
     def observe(self, ctx: RequestContext, sort: str, answer: Any, seconds: float) -> None:
         """Counts one finished request."""
@@ -221,6 +222,29 @@ class Metrics:
             "[STABLE] [DEPRECATED, consider using apiserver_resource_objects instead] Number of stored objects at the time of "
             "last check split by kind. In case of a fetching error, the value will be -1.",
             [((("resource", str(each.resource.gr)),), len(each.cacher)) for each in stored],
+        )
+        yield from family(
+            "authentication_attempts",
+            "counter",
+            "[ALPHA] Counter of authenticated attempts.",
+            [((("result", result),), count) for result, count in self.authentication.items()],
+        )
+        yield from family(
+            "authorization_attempts_total",
+            "counter",
+            "[ALPHA] Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' "
+            "or 'error'.",
+            [((("result", result),), count) for result, count in self.authorization.items()],
+        )
+        yield from family(
+            "apiserver_watch_events_total",
+            "counter",
+            "[ALPHA] Number of events sent in watch clients",
+            [
+                ((*labels, ("version", each.resource.storage_version.rpartition("/")[2])), each.cacher.sent)
+                for each, (labels, _) in zip(stored, labelled, strict=True)
+                if each.cacher.sent
+            ],
         )
         yield from family(
             "apiserver_watch_cache_events_received_total",

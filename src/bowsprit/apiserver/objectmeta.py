@@ -240,6 +240,6 @@ def validate_field_manager(manager: str, where: Path) -> list[FieldError]:
         errors.append(too_long(where, 128))
     for index, char in enumerate(manager):
         if not char.isprintable():
-            errors.append(invalid(where, manager, f"invalid character {quote(char)[1:-1]!r} (at position {index})"))
+            errors.append(invalid(where, manager, f"invalid character U+{ord(char):04X} (at position {index})"))
             break
     return errors

@@ -315,7 +315,9 @@ class _Exchange:
         )
         decision, reason = await server.authorizer.authorize(attributes)
         if decision is not Decision.ALLOW:
+            server.metrics.authorization["denied" if decision is Decision.DENY else "no-opinion"] += 1
             raise forbidden_error(attributes, reason)
+        server.metrics.authorization["allowed"] += 1
         if self.sort == "read" and info.is_resource:
             return await dispatch.resource(server, self)
         if self.sort == "long":
@@ -371,9 +373,16 @@ class _Exchange:
         protocols: Sequence[str] = ()
         if "Sec-WebSocket-Protocol" in headers:
             protocols = [name.strip() for name in headers["Sec-WebSocket-Protocol"].split(",")]
-        authenticated = await server.authenticator.authenticate(Credentials(headers, connection, protocols))
+        attempts = server.metrics.authentication
+        try:
+            authenticated = await server.authenticator.authenticate(Credentials(headers, connection, protocols))
+        except StatusError:
+            attempts["error"] += 1
+            raise
         if authenticated is None:
+            attempts["failure"] += 1
             raise StatusError("Unauthorized", code=401, reason="Unauthorized")
+        attempts["success"] += 1
         ctx.user = authenticated.user
         if server.impersonator is not None and _impersonates(headers):
             info = ctx.info

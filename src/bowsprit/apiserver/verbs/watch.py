@@ -117,6 +117,7 @@ class Audience:
         if not lines:
             return
         data = lines[0] if len(lines) == 1 else b"".join(lines)
+        self._cacher.sent += len(lines) * len(self._members)
         slow = [member for member in self._members if not member.write_now(data)]
         for member in slow:
             self.leave(member)
@@ -209,6 +210,7 @@ class _Watch:
         for item in items:
             if self._selection.matches(item):
                 line = self._encoder.added(item)
+                self._cacher.sent += 1
                 piece.append(line)
                 size += len(line)
                 if size >= SLICE_BYTES:
@@ -269,6 +271,7 @@ class _Watch:
                         behind = True
                         break
             if piece:
+                self._cacher.sent += len(piece)
                 await self._write(b"".join(piece))
                 # Others may have written while we waited for the buffer.
                 behind = behind or self._cacher.seen > self._position
