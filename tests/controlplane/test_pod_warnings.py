@@ -38,11 +38,13 @@ def test_pods(spec: Obj, expected: list[str]) -> None:
 def test_annotations_that_fields_replaced() -> None:
     key = "container.apparmor.security.beta.kubernetes.io/c"
     pod = {"metadata": {"annotations": {key: "unconfined"}}, "spec": {"containers": [{"name": "c"}]}}
-    assert pod_warnings(pod, None) == [
-        f'metadata.annotations[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
+    assert pod_warnings({"kind": "Pod", **pod}, None) == [], "warned of when the annotation becomes a field"
+    deployment = {"kind": "Deployment", "spec": {"template": pod}}
+    assert template_warnings(deployment, None) == [
+        f'spec.template.metadata.annotations[{key}]: deprecated since v1.30; use the "appArmorProfile" field instead'
     ]
     pod["spec"]["containers"][0]["securityContext"] = {"appArmorProfile": {"type": "Unconfined"}}
-    assert pod_warnings(pod, None) == []
+    assert template_warnings(deployment, None) == []
 
 
 def test_templates_are_looked_at_when_the_spec_changes() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.apparmor import sync_profiles
 from bowsprit.controlplane.core.podspec import default_pod_spec, default_requests
 from bowsprit.controlplane.core.podvalidation import validate_pod, validate_pod_status_update, validate_pod_update
 from bowsprit.controlplane.core.podwarnings import pod_warnings
@@ -48,6 +49,7 @@ class PodStrategy(Strategy):
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         spec = obj["spec"]
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+        sync_profiles(obj, ctx)
         if spec.get("schedulingGates"):
             condition = {
                 "type": "PodScheduled",

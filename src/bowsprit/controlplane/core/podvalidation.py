@@ -48,8 +48,7 @@ def validate_pod(obj: Obj) -> list[FieldError]:
 
 def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     """A PodSpec."""
-    errors = volume_errors(spec.get("volumes") or [], where.child("volumes"))
-    volumes = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
+    errors, volumes = volume_errors(spec.get("volumes") or [], where.child("volumes"))
     if not spec.get("containers"):
         errors.append(fielderrors.required(where.child("containers")))
     names: set[str] = set()
@@ -58,7 +57,7 @@ def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     errors += container_errors(
         spec.get("initContainers") or [], where.child("initContainers"), volumes, spec, names, init=True
     )
-    errors += _ephemeral(spec, where.child("ephemeralContainers"), names)
+    errors += _ephemeral(spec, where.child("ephemeralContainers"), volumes, names)
     errors += _policies(spec, where)
     errors += label_errors(spec.get("nodeSelector"), where.child("nodeSelector"))
     errors += _security(spec, where)
@@ -76,9 +75,8 @@ def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _ephemeral(spec: Obj, where: Path, names: set[str]) -> list[FieldError]:
+def _ephemeral(spec: Obj, where: Path, volumes: dict[str, Obj], names: set[str]) -> list[FieldError]:
     errors: list[FieldError] = []
-    volumes = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
     targets = {item.get("name") for kind in ("containers", "initContainers") for item in spec.get(kind) or ()}
     for index, container in enumerate(spec.get("ephemeralContainers") or ()):
         place = where.index(index)

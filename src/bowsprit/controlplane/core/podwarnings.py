@@ -100,7 +100,9 @@ def _annotation_warnings(pod: Obj, spec: Obj, where: Path) -> Iterator[str]:
             yield f"{place.key(key)}: {text}"
     for container in [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]:
         name, context = container.get("name", ""), container.get("securityContext") or {}
-        if _APPARMOR + name in annotations and context.get("appArmorProfile") is None:
+        # For pods themselves apparmor.sync_profiles warns, as it turns the annotation into the field.
+        template = bool(str(where))
+        if template and _APPARMOR + name in annotations and context.get("appArmorProfile") is None:
             yield f'{place.key(_APPARMOR + name)}: deprecated since v1.30; use the "appArmorProfile" field instead'
         if _SECCOMP + name in annotations and context.get("seccompProfile") is None:
             yield f'{place.key(_SECCOMP + name)}: non-functional in v1.27+; use the "seccompProfile" field instead'

@@ -73,10 +73,10 @@ _ORDER = (
 )
 
 
-def volume_errors(volumes: list[Obj], where: Path) -> list[FieldError]:
-    """All volumes of a pod."""
+def volume_errors(volumes: list[Obj], where: Path) -> tuple[list[FieldError], dict[str, Obj]]:
+    """All volumes of a pod: what is wrong with them, and the good ones by name (mounts may refer to these only)."""
     errors: list[FieldError] = []
-    names: set[str] = set()
+    good: dict[str, Obj] = {}
     for index, volume in enumerate(volumes):
         place, name = where.index(index), volume.get("name", "")
         found = source_errors(volume, place)
@@ -84,12 +84,12 @@ def volume_errors(volumes: list[Obj], where: Path) -> list[FieldError]:
             found.append(fielderrors.required(place.child("name")))
         else:
             found += name_errors(name, place.child("name"), is_dns1123_label)
-        if name in names:
+        if name in good:
             found.append(fielderrors.duplicate(place.child("name"), name))
         if not found:
-            names.add(name)
+            good[name] = volume
         errors += found
-    return errors
+    return errors, good
 
 
 def source_errors(volume: Obj, where: Path) -> list[FieldError]:
