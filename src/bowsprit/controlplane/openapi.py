@@ -11,6 +11,7 @@ from bowsprit.controlplane import schemas
 from bowsprit.machinery import openapi_custom
 from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.openapi_protobuf import encode_v2
 from bowsprit.machinery.openapi_v2 import merged
 from bowsprit.machinery.openapi_v3 import META, ServedKind, ServedSubresource, document, group_words, plain_document
 from bowsprit.machinery.schema import CustomResourceSchema
@@ -53,6 +54,7 @@ class OpenAPIPublication:
         for path, place, tag, about, operation, answer in _PLAIN:
             self._documents.put(path, _plain(place, tag, about, operation, answer))
         self._documents.set_v2(self._second)
+        self._documents.encode_v2 = encode_v2  # the only form that kubectl up to 1.26 asks for
         self._registry.on_change(self._follow)
         self._follow()
 
