@@ -38,11 +38,12 @@ Obj = dict[str, Any]
 KINDS = {
     "": "pods Pod,services Service,endpoints Endpoints,configmaps ConfigMap,secrets Secret,serviceaccounts ServiceAccount,"
     "events Event,replicationcontrollers ReplicationController,resourcequotas ResourceQuota,"
-    "persistentvolumeclaims PersistentVolumeClaim,-nodes Node,-namespaces Namespace",
+    "persistentvolumeclaims PersistentVolumeClaim,-nodes Node,-namespaces Namespace,-persistentvolumes PersistentVolume",
     "apps": "deployments Deployment,replicasets ReplicaSet,daemonsets DaemonSet,statefulsets StatefulSet,"
     "controllerrevisions ControllerRevision",
     "batch": "jobs Job,cronjobs CronJob",
     "discovery.k8s.io": "endpointslices EndpointSlice",
+    "storage.k8s.io": "-storageclasses StorageClass",
     "coordination.k8s.io": "leases Lease",
     "policy": "poddisruptionbudgets PodDisruptionBudget",
     "rbac.authorization.k8s.io": "-clusterroles ClusterRole",

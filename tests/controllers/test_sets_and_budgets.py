@@ -13,11 +13,13 @@ from bowsprit.client.resources import (
     CRON_JOBS,
     JOBS,
     PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     RESOURCE_QUOTAS,
     SECRETS,
     STATEFUL_SETS,
+    STORAGE_CLASSES,
 )
 from bowsprit.controllers.cron_schedule import Schedule, ScheduleError
 from bowsprit.controllers.cronjob import due
@@ -170,6 +172,57 @@ async def test_a_budget_tells_how_many_pods_may_go(cluster: Any) -> None:
     assert (allowed["status"], allowed["reason"]) == ("True", "SufficientPods")
     await cluster.patch(POD_DISRUPTION_BUDGETS, "b", {"spec": {"maxUnavailable": 0}}, namespace="default")
     await cluster.eventually(lambda: status().get("disruptionsAllowed") == 0 and status()["desiredHealthy"] == 3)
+
+
+async def test_claims_get_volumes_and_give_them_back(cluster: Any) -> None:
+    await cluster.create(STORAGE_CLASSES, {"metadata": {"name": "standard"}, "provisioner": "bowsprit.dev/simulated"})
+
+    async def claim(name: str, storage_class: str) -> None:
+        resources = {"requests": {"storage": "1Gi"}}
+        spec = {"storageClassName": storage_class, "accessModes": ["ReadWriteOnce"], "resources": resources}
+        await cluster.create(
+            PERSISTENT_VOLUME_CLAIMS, {"metadata": {"name": name, "namespace": "default"}, "spec": spec}
+        )
+
+    def volume_of(name: str) -> str:
+        found = cluster.find(PERSISTENT_VOLUME_CLAIMS, name)
+        bound = nested(found, "status", "phase") == "Bound"
+        return str(found["spec"].get("volumeName", "")) if bound else ""
+
+    for name, size in (("small", "500Mi"), ("fitting", "2Gi"), ("large", "9Gi")):
+        spec = {
+            "capacity": {"storage": size},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "manual",
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": f"/data/{name}"},
+        }
+        await cluster.create(PERSISTENT_VOLUMES, {"metadata": {"name": name}, "spec": spec})
+    await claim("made", "standard")
+    await claim("found", "manual")
+    await claim("waits", "unknown")
+    made = await cluster.eventually(lambda: volume_of("made"))
+    assert made.startswith("pvc-")
+    assert await cluster.eventually(lambda: volume_of("found")) == "fitting"
+    assert volume_of("waits") == ""
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "found"}}]
+    pod_spec = {"containers": [{"name": "c", "image": "i"}], "volumes": volumes}
+    await cluster.create(PODS, {"metadata": {"name": "user", "namespace": "default"}, "spec": pod_spec})
+    await cluster.eventually(lambda: nested(cluster.find(PODS, "user"), "status", "phase") == "Running")
+    protected = {"metadata": {"finalizers": ["kubernetes.io/pvc-protection"]}}  # as admission does
+    await cluster.patch(PERSISTENT_VOLUME_CLAIMS, "found", protected, namespace="default")
+    await cluster.settle()
+    for name in ("made", "found"):
+        await cluster.delete(PERSISTENT_VOLUME_CLAIMS, name, namespace="default")
+    await cluster.eventually(lambda: not cluster.find(PERSISTENT_VOLUME_CLAIMS, "made"))
+    await cluster.eventually(lambda: not cluster.find(PERSISTENT_VOLUMES, made))
+    await cluster.settle()
+    assert cluster.find(PERSISTENT_VOLUME_CLAIMS, "found")
+    await cluster.delete(PODS, "user", namespace="default")
+    await cluster.eventually(lambda: not cluster.find(PERSISTENT_VOLUME_CLAIMS, "found"))
+    await cluster.eventually(
+        lambda: nested(cluster.find(PERSISTENT_VOLUMES, "fitting"), "status", "phase") == "Released"
+    )
 
 
 # Schedules

@@ -31,11 +31,13 @@ from bowsprit.controllers.nodelifecycle import (
     PodGarbageCollector,
     TaintEvictionController,
 )
+from bowsprit.controllers.persistentvolume import PersistentVolumeController
 from bowsprit.controllers.replicaset import ReplicaSetController, ReplicationControllerController
 from bowsprit.controllers.resourcequota import ResourceQuotaController
 from bowsprit.controllers.root_ca import RootCACertPublisher
 from bowsprit.controllers.serviceaccount import ServiceAccountController
 from bowsprit.controllers.statefulset import StatefulSetController
+from bowsprit.controllers.storage_protection import ClaimProtectionController, VolumeProtectionController
 from bowsprit.controllers.ttl_after_finished import TTLAfterFinishedController
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     PodGarbageCollector,
     DisruptionController,
     ResourceQuotaController,
+    PersistentVolumeController,
+    ClaimProtectionController,
+    VolumeProtectionController,
     GarbageCollector,  # last: it shares the informers of the others
 )
 
