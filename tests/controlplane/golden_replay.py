@@ -190,6 +190,8 @@ def sort_managed_fields(value: Any) -> Any:
         for key, item in value.items():
             sort_managed_fields(item)
             if key == "managedFields" and isinstance(item, list):
+                for entry in item:
+                    entry["time"] = _FREE
                 item.sort(
                     key=lambda entry: (entry.get("manager", ""), entry["operation"], entry.get("subresource", ""))
                 )
@@ -587,6 +589,12 @@ class Replayer:
 
 
 _FREE_OF_READ = [
+    "$.status.conditions[1].lastTransitionTime",
+    *(
+        f'{place}["{prefix}controller-uid"]'
+        for place in ("$.metadata.labels", "$.spec.template.metadata.labels", "$.spec.selector.matchLabels")
+        for prefix in ("", "batch.kubernetes.io/")
+    ),
     "$.metadata.uid",
     "$.metadata.resourceVersion",
     "$.metadata.creationTimestamp",

@@ -74,6 +74,8 @@ _QUOTAS = GroupResource("", "resourcequotas")
 _NAMESPACES = GroupResource("", "namespaces")
 _ACCOUNTS = GroupResource("", "serviceaccounts")
 _SERVICES = GroupResource("", "services")
+_FLOW_SCHEMAS = GroupResource("flowcontrol.apiserver.k8s.io", "flowschemas")
+_PRIORITY_LEVELS = GroupResource("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations")
 
 
 class APIServer:
@@ -342,7 +344,21 @@ class APIServer:
         self._duties = [
             asyncio.create_task(_every(_NAMESPACES_EVERY, bootstrap.namespaces), name="system-namespaces"),
             asyncio.create_task(_every(_LEASE_EVERY, lambda: self._renew_lease(bootstrap)), name="identity-lease"),
+            asyncio.create_task(self._judge_flow_schemas(bootstrap), name="flow-schema-status"),
         ]
+
+    async def _judge_flow_schemas(self, bootstrap: Bootstrap) -> None:
+        """Each FlowSchema says whether its priority level exists, whenever one of the two changes."""
+        changed = asyncio.Event()
+        for resource in (_FLOW_SCHEMAS, _PRIORITY_LEVELS):
+            self.server.registry.lister(resource).subscribe(lambda *_: changed.set())
+        while True:
+            await changed.wait()
+            changed.clear()
+            try:
+                await bootstrap.flow_schema_status(format_time(self._now()))
+            except Exception:
+                logger.exception("the status of the FlowSchemas was not written; the next change tries again")
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:

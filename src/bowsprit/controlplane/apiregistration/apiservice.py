@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from datetime import datetime
 from typing import Any
 
@@ -93,7 +94,7 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
             errors.append(
                 fielderrors.invalid(
                     where.child("caBundle"),
-                    f"{len(spec['caBundle'])} bytes",
+                    f"{len(b64decode(spec['caBundle']))} bytes",
                     "local APIServices may not have a caBundle",
                 )
             )

@@ -19,6 +19,8 @@ class EndpointSliceStrategy(Strategy):
     has_generation = True
 
     def default(self, obj: Obj) -> None:
+        if not obj.get("endpoints"):
+            obj["endpoints"] = None  # as Go writes a list that was never made
         for port in obj.get("ports") or ():
             if port.get("name") is None:
                 port["name"] = ""

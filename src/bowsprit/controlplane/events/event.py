@@ -52,7 +52,7 @@ class EventStrategy(Strategy):
     async def begin_create(self, obj: Obj, ctx: RequestContext) -> Finish | None:
         # The newer API has rules that the core one must not apply to old clients.
         if ctx.info.group == "events.k8s.io" and (errors := event_errors(obj, new_api=True)):
-            raise invalid(GroupKind("events.k8s.io", "Event"), name_of(obj), errors)
+            raise invalid(GroupKind("", "Event"), name_of(obj), errors)
         return None
 
     def selectable_field_names(self) -> frozenset[str]:
