@@ -142,3 +142,19 @@ async def test_malformed_bodies_are_bad_requests(client: Client, data: bytes) ->
         reply = await client.call("POST", WIDGETS, data=data, headers={"Content-Type": media_type})
         assert reply.status in (400, 422), reply.body
         assert reply.body["kind"] == "Status"
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(client: Client) -> None:
+    import asyncio
+
+    host, port = client.base.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    data = json.dumps(widget("asked", text="z" * 5000)).encode()
+    head = f"POST {WIDGETS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert await reader.readline() == b"\r\n"
+        writer.write(data)
+        assert await reader.readline() == b"HTTP/1.1 201 Created\r\n"
+    writer.close()
