@@ -121,7 +121,8 @@ class EndpointProtocol(asyncio.BufferedProtocol):
         self._finishing = True
         self._out.clear()
         if self._transport is not None:
-            self._transport.abort()
+            # Not at once: this may be connection_made, in which uvloop does not own the socket's descriptor yet.
+            asyncio.get_running_loop().call_soon(self._transport.abort)
 
     def pause(self, on: bool) -> None:
         if self._transport is None or self._transport.is_closing():

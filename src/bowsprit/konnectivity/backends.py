@@ -64,7 +64,7 @@ class Backend:
     """One agent stream."""
 
     __slots__ = (
-        "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "last_error", "links", "peer_window",
+        "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "links", "peer_window",
         "port", "received", "sent", "waiting",
     )  # fmt: skip
 
@@ -84,7 +84,6 @@ class Backend:
         self.held: set[Link] = set()  # links that do not take what this agent sends
         self.sent = 0
         self.received = 0
-        self.last_error = ""
 
     @property
     def draining(self) -> bool:

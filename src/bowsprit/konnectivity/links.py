@@ -108,7 +108,6 @@ class Link:
         "grant",
         "queue",
         "queued",
-        "random",
         "tunnel",
         "undelivered",
         "watched",
@@ -119,7 +118,6 @@ class Link:
         self.tunnel = dial.frontend.tunnel
         self.backend = dial.backend
         self.connect_id = connect_id
-        self.random = dial.random
         self.address = dial.address
         self.established_at = now
         self.credit = dial.backend.peer_window  # what the agent still takes; None: no limit known

@@ -93,7 +93,6 @@ class AgentStream:
     def ended(self, stream: Stream, status: Status, trailers: Metadata) -> None:
         self._protocol.stream_done(stream)
         if self.backend is not None:
-            self.backend.last_error = "" if status.ok else status.message
             self._router.agent_gone(self.backend)
         self._on_end(status)
 

@@ -60,8 +60,9 @@ class MalformedPacketError(ValueError):
 class Packet:
     """One packet; which fields mean something depends on ``type``. ``raw`` is its wire form, if it came from the wire.
 
-    ``data`` may be a view of ``raw``: a payload is not copied to be passed on. ``type`` is an int when it is none of PacketType. ``empty`` says that the payload was missing: a peer's fault that stops
-    upstream's programs, and that ours log and ignore.
+    ``data`` may be a view of ``raw``: a payload is not copied to be passed on. ``type`` is an int when it is none of
+    PacketType. ``empty`` says that the payload was missing: a peer's fault that stops upstream's programs, and that ours
+    log and ignore.
     """
 
     type: int

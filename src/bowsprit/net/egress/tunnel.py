@@ -68,6 +68,9 @@ class _Tunnel(asyncio.BufferedProtocol):
         self._blocked = False
         self._closing: asyncio.TimerHandle | None = None
         self._paused = False
+        self._early: list[bytes | memoryview] = []  # what came before the caller's socket was there
+        self._over = False
+        self._attached = False
 
     async def dial(self, address: str) -> socket.socket:
         self._peers.add(self)
@@ -87,6 +90,10 @@ class _Tunnel(asyncio.BufferedProtocol):
             ours.close()
             theirs.close()
             raise
+        # Not before: until here uvloop does not own the descriptor, and a transport closed earlier has it closed twice.
+        self._attached = True
+        if self._over:
+            self._leave()
         return theirs
 
     def give_up(self) -> None:
@@ -96,11 +103,12 @@ class _Tunnel(asyncio.BufferedProtocol):
         self._leave()
 
     def _leave(self) -> None:
+        self._over = True
         self._peers.discard(self)
         if self._closing is not None:
             self._closing.cancel()
         self._channel.protocol.close()
-        if self._transport is not None and not self._transport.is_closing():
+        if self._attached and self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 
     # -- the caller's socket ------------------------------------------------------------------------------------------
@@ -108,6 +116,11 @@ class _Tunnel(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        early, self._early = self._early, []
+        for data in early:
+            self._transport.write(data)
+        if not self._blocked:
+            self.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return shared_buffer()
@@ -157,7 +170,11 @@ class _Tunnel(asyncio.BufferedProtocol):
         except MalformedPacketError:
             self._leave()
             return
-        if packet.type == PacketType.DATA and self._transport is not None:
+        if packet.type == PacketType.DATA:
+            if self._transport is None:
+                self._early.append(packet.data)  # bounded: not acknowledged before the socket is there
+                self._unacknowledged += len(message) + 5
+                return
             if packet.data and not self._transport.is_closing():
                 self._transport.write(packet.data)
             self._unacknowledged += len(message) + 5

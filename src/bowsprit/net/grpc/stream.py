@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from h2.errors import ErrorCodes
 
@@ -43,11 +43,11 @@ class StreamHandler(Protocol):
 
 
 class Stream:
-    """A call. Made by Connection; ``data`` is free for the application."""
+    """A call. Made by Connection."""
 
     __slots__ = (
         "_connection", "_early", "_ending", "_have", "_need", "_out", "_out_bytes", "_parts", "_prefix", "_unacknowledged", "closed",
-        "data", "handler", "headers", "headers_sent", "http_status", "local_ended", "receive_window", "remote_ended",
+        "handler", "headers", "headers_sent", "http_status", "local_ended", "receive_window", "remote_ended",
         "send_window", "stream_id", "timeout",
     )  # fmt: skip
 
@@ -57,7 +57,6 @@ class Stream:
         self.handler = handler
         self.headers: Metadata = ()
         self.timeout: float | None = None
-        self.data: Any = None
         self.http_status = 0
         self.headers_sent = False
         self.local_ended = False

@@ -179,11 +179,6 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if self.transport is not None:
             self.transport.abort()
 
-    @property
-    def backlog(self) -> int:
-        """Bytes in the transport."""
-        return self.transport.get_write_buffer_size() if self.transport is not None else 0
-
     def _flush(self) -> None:
         self._flush_scheduled = False
         chunks = self.connection.take_output()
