@@ -149,7 +149,7 @@ def _sort(accept: str, protobuf: str) -> str:
         media_type = part.partition(";")[0].strip()
         if media_type in ("*/*", "application/*", "application/json"):
             return "application/json"
-        # Both spellings are in use: older clients write .v1.0+protobuf.
+        # Clients may ask with "@", but Go's mime package cannot read an answer of such a type: it says ".v1.0".
         if media_type in (protobuf, protobuf.replace("@", ".")):
-            return media_type
+            return protobuf.replace("@", ".")
     return ""
