@@ -69,5 +69,5 @@ async def test_v2_in_both_forms(server: Server, client: Client, made: list[str],
     assert (plain.body["of"], plain.headers.getall("Vary")) == ("v2", ["Accept-Encoding", "Accept"])
     packed = await client.get("/openapi/v2", Accept=media_type)
     # The type that Go's mime package can read, however the client spelt it.
-        assert (packed.raw, packed.headers["Content-Type"]) == (b"proto:v2", PROTOBUF_V2.replace("@", "."))
+    assert (packed.raw, packed.headers["Content-Type"]) == (b"proto:v2", PROTOBUF_V2.replace("@", "."))
     assert (await client.get("/openapi/v2", If_None_Match=plain.headers["Etag"])).status == 304
