@@ -108,7 +108,8 @@ def select_victims(
         for victim in group:
             stripped.add_pod(victim)
             profile.add_pod(guess, pod, victim, stripped)
-            if profile.run_filters_with_nominated(guess, pod, stripped) is None:
+            # what looks at the node alone has passed above
+            if profile.run_filters_with_nominated(guess, pod, stripped, only_dynamic=True) is None:
                 continue
             stripped.remove_pod(victim)
             profile.remove_pod(guess, pod, victim, stripped)

@@ -103,6 +103,7 @@ class Profile:
         self._build(config, registry)
         self.pre_filters, self.filters, self.scores = self.at["preFilter"], self.at["filter"], self.at["score"]
         self.pre_scores = {plugin.name: plugin for plugin in self.at["preScore"]}
+        self.dynamic_filters = [plugin for plugin in self.filters if not getattr(plugin, "static", False)]
         self.rows: OrderedDict[bytes, Any] = OrderedDict()  # ShapeRows by PodShape.local, least recently used first
         self.extensions = [p for p in self.pre_filters if hasattr(p, "add_pod")]
 
@@ -217,10 +218,12 @@ class Profile:
             return unresolvable(f"node(s) didn't satisfy plugin {next(iter(limiting))}")
         return unresolvable(f"node(s) didn't satisfy plugin(s) [{' '.join(sorted(limiting))}] simultaneously")
 
-    def run_filters(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> Status | None:
-        """RunFilterPlugins on one node: the first rejection."""
+    def run_filters(
+        self, state: CycleState, pod: PodInfo, node: NodeInfo, *, only_dynamic: bool = False
+    ) -> Status | None:
+        """RunFilterPlugins on one node: the first rejection. `only_dynamic`: not those that look at the node alone."""
         skipped = state.skip_filter
-        for plugin in self.filters:
+        for plugin in self.dynamic_filters if only_dynamic else self.filters:
             if plugin.name in skipped:
                 continue
             status: Status | None = plugin.filter(state, pod, node)
@@ -228,7 +231,9 @@ class Profile:
                 return status.of(plugin.name)
         return None
 
-    def run_filters_with_nominated(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> Status | None:
+    def run_filters_with_nominated(
+        self, state: CycleState, pod: PodInfo, node: NodeInfo, *, only_dynamic: bool = False
+    ) -> Status | None:
         """RunFilterPluginsWithNominatedPods: with the pods nominated to the node added, and without them."""
         rivals = self.handle.nominator.rivals(pod, node.name)
         if rivals:
@@ -236,10 +241,10 @@ class Profile:
             for rival in rivals:
                 crowded.add_pod(rival)
                 self.add_pod(guess, pod, rival, crowded)
-            status = self.run_filters(guess, pod, crowded)
+            status = self.run_filters(guess, pod, crowded, only_dynamic=only_dynamic)
             if status is not None:
                 return status
-        return self.run_filters(state, pod, node)
+        return self.run_filters(state, pod, node, only_dynamic=only_dynamic)
 
     def add_pod(self, state: CycleState, pod: PodInfo, added: PodInfo, node: NodeInfo) -> None:
         for plugin in self.extensions:

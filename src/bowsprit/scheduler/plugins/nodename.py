@@ -15,6 +15,7 @@ REASON = "node(s) didn't match the requested node name"
 class NodeName:
     name = "NodeName"
     local = False
+    static = True  # depends on the node alone, not on its pods
 
     @staticmethod
     def _wanted(pod: PodInfo) -> str:
