@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -280,3 +281,71 @@ async def test_warn_and_audit_do_not_deny(listers):
     await plugin.validate(asked)
     assert told == ["Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': m"]
     assert "validation.policy.admission.k8s.io/validation_failure" in asked.annotations
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('Object{metadata: Object.metadata{labels: {"a": "b"}}}', '{"metadata": {"labels": {"a": "b"}}}'),
+        (
+            '[JSONPatch{op: "add", path: "/a{b", value: x ? y : z}]',
+            '[{"op": "add", "path": "/a{b", "value": x ? y : z}]',
+        ),
+        ("Object{spec: has(object.a) ? Object.spec{n: 1} : Object.spec{}}", '{"spec": has(object.a) ? {"n": 1} : {}}'),
+        ("{key: 'Object{a: 1}'}", "{key: 'Object{a: 1}'}"),
+        ("Object{l: object.items.map(i, i)}", '{"l": object.items.map(i, i)}'),
+    ],
+)
+def test_typed_literals_are_read_as_maps(written, read):
+    from bowsprit.apiserver.admission.mutation_policy import as_maps
+
+    assert re.sub(r"\s+", " ", as_maps(written)) == read
+
+
+def mutating(listers: Any, *mutations: Obj, **spec: Any) -> Any:
+    from bowsprit.apiserver.admission.mutation_policy import MutatingAdmissionPolicy
+
+    group = "admissionregistration.k8s.io"
+    listers.add("namespaces", {"metadata": {"name": "ns"}})
+    spec = {"matchConstraints": {"resourceRules": [RULE]}, "mutations": list(mutations), **spec}
+    listers.add(f"mutatingadmissionpolicies.{group}", {"metadata": {"name": "p"}, "spec": spec})
+    listers.add(f"mutatingadmissionpolicybindings.{group}", {"metadata": {"name": "b"}, "spec": {"policyName": "p"}})
+    return MutatingAdmissionPolicy(listers, lambda gvk: None)
+
+
+def config_map_resource() -> Resource:
+    from bowsprit.controlplane.schemas import BuiltinSchema
+
+    gvk = GroupVersionKind("", "v1", "ConfigMap")
+    return Resource(
+        "ConfigMap", "configmaps", [Version(GroupVersionResource("", "v1", "configmaps"), gvk, BuiltinSchema(gvk))]
+    )
+
+
+async def test_policies_patch_and_apply(listers):
+    patched = {
+        "patchType": "JSONPatch",
+        "jsonPatch": {"expression": '[JSONPatch{op: "add", path: "/data/p", value: object.data.a + "!"}]'},
+    }
+    applied = {
+        "patchType": "ApplyConfiguration",
+        "applyConfiguration": {"expression": 'Object{data: {"n": string(size(object.data))}}'},
+    }
+    asked = attributes(resource=config_map_resource())
+    await AdmissionChain([mutating(listers, patched, applied)]).mutate(asked)
+    assert asked.object is not None
+    assert asked.object["data"] == {"a": "1", "p": "1!", "n": "2"}
+
+
+@pytest.mark.parametrize(("policy_says", "refused"), [("Fail", True), ("Ignore", False)])
+async def test_a_mutation_that_fails_follows_the_policy(listers, policy_says, refused):
+    broken = {"patchType": "JSONPatch", "jsonPatch": {"expression": '[JSONPatch{op: "remove", path: "/nope"}]'}}
+    plugin = mutating(listers, broken, failurePolicy=policy_says)
+    asked = attributes(resource=config_map_resource())
+    if refused:
+        with pytest.raises(StatusError, match="policy 'p' with binding 'b' denied request"):
+            await plugin.mutate(asked)
+    else:
+        await plugin.mutate(asked)
+        assert asked.object is not None
+        assert asked.object["data"] == {"a": "1"}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from bowsprit.aggregator.controller import Aggregator
 from bowsprit.apiserver.admission.chain import Plugin
 from bowsprit.apiserver.admission.hookclient import HookClient
+from bowsprit.apiserver.admission.mutation_policy import MutatingAdmissionPolicy
 from bowsprit.apiserver.admission.policy import ValidatingAdmissionPolicy
 from bowsprit.apiserver.admission.webhooks import MutatingAdmissionWebhook, ValidatingAdmissionWebhook
 from bowsprit.apiserver.answer import Answer
@@ -276,6 +277,7 @@ class APIServer:
         return {
             "MutatingAdmissionWebhook": MutatingAdmissionWebhook(listers, hooks, self._world.uid),
             "ValidatingAdmissionWebhook": ValidatingAdmissionWebhook(listers, hooks, self._world.uid),
+            "MutatingAdmissionPolicy": MutatingAdmissionPolicy(listers, self._find_kind),
             "ValidatingAdmissionPolicy": ValidatingAdmissionPolicy(listers, self._find_kind),
         }
 

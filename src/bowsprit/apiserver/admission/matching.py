@@ -161,3 +161,16 @@ def converted(obj: Obj | None, resource: Any, wanted: GroupVersionKind) -> Obj |
     made = target.from_hub(hub) if target.from_hub is not None else dict(hub)
     made["apiVersion"], made["kind"] = target.gvk.api_version, target.gvk.kind
     return made
+
+
+def redefaulted(obj: Obj, attributes: AdmissionAttributes) -> Obj:
+    """An object that was changed from outside, read again by its type and with its defaults."""
+    resource = attributes.resource
+    if not isinstance(resource, Resource):
+        return obj
+    for version in resource.versions:
+        if version.gvk == attributes.gvk:
+            if version.schema is not None:
+                obj, _ = version.schema.decode(obj, obj)
+            resource.strategy.default(obj)
+    return obj

@@ -16,7 +16,7 @@ from typing import Any
 from bowsprit.apiserver.admission.chain import REINVOKE, SECOND_ROUND, Target
 from bowsprit.apiserver.admission.conditions import ConditionError, MatchConditions
 from bowsprit.apiserver.admission.hookclient import CallError, HookClient
-from bowsprit.apiserver.admission.matching import Match, Matcher, converted, is_exempt
+from bowsprit.apiserver.admission.matching import Match, Matcher, converted, is_exempt, redefaulted
 from bowsprit.apiserver.admission.review import (
     SUPPORTED,
     ReviewError,
@@ -28,7 +28,6 @@ from bowsprit.apiserver.admission.review import (
 )
 from bowsprit.apiserver.admit import AdmissionAttributes
 from bowsprit.apiserver.lookup import Listers
-from bowsprit.apiserver.resource import Resource
 from bowsprit.machinery import jsonpatch
 from bowsprit.machinery.errors import bad_request, internal_error
 from bowsprit.machinery.goformat import quote
@@ -223,23 +222,11 @@ def _apply(patch: Sequence[Obj], match: Match, attributes: AdmissionAttributes) 
     if not isinstance(patched, dict):
         raise internal_error("the patch of an admission webhook made the object something else")
     changed = converted(patched, attributes.resource, attributes.gvk)
-    changed = _redefaulted(changed or {}, attributes)
+    changed = redefaulted(changed or {}, attributes)
     if changed == attributes.object:
         return False
     attributes.object = changed
     return True
-
-
-def _redefaulted(obj: Obj, attributes: AdmissionAttributes) -> Obj:
-    resource = attributes.resource
-    if not isinstance(resource, Resource):
-        return obj
-    for version in resource.versions:
-        if version.gvk == attributes.gvk:
-            if version.schema is not None:
-                obj, _ = version.schema.decode(obj, obj)
-            resource.strategy.default(obj)
-    return obj
 
 
 class ValidatingAdmissionWebhook:
