@@ -36,6 +36,7 @@ _ORDER = {
     )
 }
 # What v2 cannot say of a value (apiextensions: ToStructuralOpenAPIV2).
+_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _UNSAYABLE = ("allOf", "anyOf", "oneOf", "not", "nullable", "default", "example", "externalDocs", "title")
 
 
@@ -160,7 +161,11 @@ def _response(response: Obj) -> Obj:
 
 
 def _definition(schema: Obj, *, custom: bool) -> Obj:
-    result: Obj = _custom_schema(schema, top=True) if custom else _schema(schema)
+    if custom and schema.get(_PRESERVE):
+        # kubectl complains about unknown fields as soon as any field is named, so none is.
+        extensions = {key: value for key, value in schema.items() if key.startswith("x-") and key != _PRESERVE}
+        return {"type": "object", **extensions}
+    result: Obj = _custom_schema(schema) if custom else _schema(schema)
     return result
 
 
@@ -188,25 +193,31 @@ def _schema(schema: Any) -> Any:
     return result
 
 
-def _custom_schema(schema: Any, *, top: bool = False) -> Any:
-    """A custom resource's schema without what v2 cannot say; a value that may be anything has no type."""
+def _custom_schema(schema: Any) -> Any:
+    """A custom resource's schema without what v2 cannot say (upstream ToStructuralOpenAPIV2)."""
     if not isinstance(schema, dict):
         return schema
-    reference = schema.get("allOf")
-    if reference and "$ref" in reference[0]:
+    if "$ref" in schema or any("$ref" in part for part in schema.get("allOf") or ()):
         return _schema(schema)
-    if "$ref" in schema:
-        return _schema(schema)
-    result: Obj = {}
-    for key, value in schema.items():
-        if key == "properties":
-            result[key] = {name: _custom_schema(item) for name, item in value.items()}
-        elif key in ("items", "additionalProperties"):
-            result[key] = _custom_schema(value)
-        elif key not in _UNSAYABLE:
-            result[key] = value
-    anything = schema.get("x-kubernetes-preserve-unknown-fields") and not top
-    if schema.get("nullable") or schema.get("x-kubernetes-int-or-string") or anything:
-        for key in ("type", "properties", "items", "additionalProperties", "required", "enum", "format"):
+    result = {key: value for key, value in schema.items() if key not in _UNSAYABLE}
+    required = list(schema.get("required") or ())
+    if schema.get("nullable") or schema.get(_PRESERVE):
+        # kubectl cannot check what has no single type, nor values of which only some fields are known.
+        for key in ("type", "items", "properties"):
             result.pop(key, None)
-    return result
+        if schema.get("x-kubernetes-embedded-resource"):
+            required = [name for name in required if name not in ("apiVersion", "kind")]  # v3 put them there
+    elif "properties" in schema:
+        properties = schema["properties"]
+        result["properties"] = {name: _custom_schema(item) for name, item in properties.items()}
+        required = [name for name in required if not properties.get(name, {}).get("nullable")]
+    if "items" in result:
+        result["items"] = _custom_schema(schema["items"])
+    elif result.get("type") == "array":
+        del result["type"]  # kubectl cannot read an array without items
+    additional = schema.get("additionalProperties")
+    if isinstance(additional, dict):
+        result["additionalProperties"] = _custom_schema(additional)
+        required = [] if additional.get("nullable") else required
+    result.pop("required", None)
+    return result | ({"required": required} if required else {})
