@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from bowsprit.konnectivity.agent import ProxyAgent
 from bowsprit.konnectivity.agentoptions import SECOND, AgentOptions
@@ -14,6 +16,16 @@ from bowsprit.konnectivity.serveroptions import ServerOptions
 from bowsprit.pki.authority import Authority
 
 sys.path.insert(0, str(Path(__file__).parent))  # konnectivity_transcripts
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of the programs; where the transports matter most, asyncio's own too."""
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.stem in ("test_defects", "test_egress"):
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
 
 
 @pytest.fixture(scope="session")
