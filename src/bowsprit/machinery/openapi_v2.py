@@ -35,8 +35,8 @@ _ORDER = {
         )
     )
 }
-# What v2 cannot say of a value (apiextensions: ToStructuralOpenAPIV2).
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
+# What v2 cannot say of a value (apiextensions: ToStructuralOpenAPIV2).
 _UNSAYABLE = ("allOf", "anyOf", "oneOf", "not", "nullable", "default", "example", "externalDocs", "title")
 
 
