@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 
 import aiohttp
 import pytest
 
+from bowsprit.cli.main import main
 from bowsprit.client.resources import EVENTS_V1, NODES, PODS, SERVICE_ACCOUNTS
 from bowsprit.client.rest import PatchType
 from bowsprit.cluster.embedded import AsyncCluster
@@ -209,3 +211,23 @@ async def test_a_pod_deleted_while_it_waits_is_forgotten(cluster):
         await until(gone)
     finally:
         await running.stop()
+
+
+async def test_explain_and_simulate_look_at_the_live_cluster(cluster, capsys):
+    client = cluster.api
+    await create(client, pod("small"), pod("big", cpu="3"))
+
+    def command(*args):
+        with pytest.raises(SystemExit) as stop:
+            main(["scheduler", *args])
+        return stop.value.code
+
+    config = str(cluster.kubeconfig)
+    assert await asyncio.to_thread(command, "explain", "big", "--kubeconfig", config) == 0
+    out = capsys.readouterr().out
+    assert "0/2 nodes are available: 2 Insufficient cpu." in out
+    assert "free 1000m cpu on n0, or request 2000m" in out
+    assert await asyncio.to_thread(command, "explain", "small", "--kubeconfig", config, "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["best"] in ("n0", "n1")
+    assert await asyncio.to_thread(command, "explain", "none", "--kubeconfig", config) == 1
+    assert 'pods "none" not found' in capsys.readouterr().err

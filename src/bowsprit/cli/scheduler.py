@@ -307,9 +307,9 @@ def _scenarios(file: Path) -> Any:
             yield scenario
 
 
-async def _snapshot(context: str) -> dict[str, Any]:
+async def _snapshot(context: str, kubeconfig: Path | None = None) -> dict[str, Any]:
     """A scenario from a live cluster: its pending pods are what is scheduled."""
-    from bowsprit.client.errors import ClientError
+    from bowsprit.client.errors import ClientError, ConfigError
     from bowsprit.client.kubeconfig import Kubeconfig
     from bowsprit.client.resources import NODES, PODS
     from bowsprit.client.rest import RestClient
@@ -317,7 +317,10 @@ async def _snapshot(context: str) -> dict[str, Any]:
     from bowsprit.machinery.names import GroupVersionResource
     from bowsprit.scheduler.objects import KINDS
 
-    rest = Kubeconfig.load().rest_config(None if context == "-" else context)
+    try:
+        rest = Kubeconfig.load(kubeconfig).rest_config(None if context == "-" else context)
+    except ConfigError as exc:
+        raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
     async with RestClient(rest) as client:
         try:
             nodes = (await client.list(NODES))["items"]
@@ -421,7 +424,7 @@ async def _cluster(kubeconfig: Path | None, context: str | None, namespace: str 
     try:
         loaded = Kubeconfig.load(kubeconfig)
         name = context or loaded.current_context
-        snapshot = await _snapshot(name or "-")
+        snapshot = await _snapshot(name or "-", kubeconfig)
     except ConfigError as exc:
         raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
     stanza = loaded.contexts.get(name or "", {})

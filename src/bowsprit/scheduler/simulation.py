@@ -49,6 +49,8 @@ class Simulation:
     algorithm: Algorithm
     now: float = 0.0
     events: dict[str, list[list[str]]] = field(default_factory=dict)  # by pod key
+    waiting: dict[str, PodInfo] = field(default_factory=dict)  # pods that were nominated and have no node yet, by uid
+    _orders: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def build(
@@ -82,7 +84,12 @@ class Simulation:
         for pod in pods:
             if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
                 continue  # finished pods hold nothing
-            self.cache.set_pod(self.cache.pod_info(pod))
+            self.cache.set_pod(info := self.cache.pod_info(pod))
+            self.order_of(info.uid)
+
+    def order_of(self, uid: str) -> int:
+        """The place of a pod in the order of creation."""
+        return self._orders.setdefault(uid, len(self._orders))
 
     # one attempt
 
@@ -166,6 +173,7 @@ class Simulation:
                 self.terminate(victim)
         pod.nominated = outcome.nominated
         self.nominator.add(pod, outcome.nominated)
+        self.waiting[pod.uid] = pod
         for victim in fresh:
             note = f"Preempted by pod {pod.uid} on node {outcome.nominated}"
             self.events.setdefault(victim.key, []).append(["Normal", "Preempted", note])
@@ -211,9 +219,28 @@ def replay(
     results = []
     for obj in scenario.get("pods") or ():
         results.append(_replay_pod(simulation, obj, scores, removed, kept))
+    if kept and not removed:
+        _remove_victims(simulation, results)
     for result in results:
         result["events"] += simulation.events.get(result["pod"], [])
     return results
+
+
+def _remove_victims(simulation: Simulation, results: list[Obj]) -> None:
+    """The end of a scenario whose victims stay terminating: they go one by one, and waiting pods are tried each time."""
+    events = {result["pod"]: result["events"] for result in results}
+    while victims := [pod for pod in simulation.cache.pods.values() if pod.terminating]:
+        simulation.cache.remove_pod(min(victims, key=lambda pod: simulation.order_of(pod.uid)).uid)
+        waiting = sorted(simulation.waiting.values(), key=lambda pod: (-pod.priority, simulation.order_of(pod.uid)))
+        for pod in waiting:
+            outcome = simulation.attempt(pod)
+            if outcome.placement is not None:
+                del simulation.waiting[pod.uid]
+                events[pod.key].append(_scheduled(pod, outcome.placement.node))
+                continue
+            events[pod.key].append(["Warning", "FailedScheduling", outcome.message])
+            if outcome.nominated:
+                simulation.apply(pod, outcome, remove_victims=False)
 
 
 def _parse_gate(text: str) -> tuple[str, bool]:
@@ -223,6 +250,7 @@ def _parse_gate(text: str) -> tuple[str, bool]:
 
 def _replay_pod(simulation: Simulation, obj: Obj, scores: bool, removed: bool, kept: bool) -> Obj:
     pod = simulation.cache.pod_info(obj)
+    simulation.order_of(pod.uid)
     result: Obj = {"pod": pod.key, "node": None}
     if pod.scheduler_name not in simulation.profiles:
         return {**result, "undecided": True, "events": []}
