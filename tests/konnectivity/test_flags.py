@@ -106,3 +106,32 @@ def test_a_value_may_be_the_next_argument() -> None:
         SERVER_FLAGS, ["--mode", "http-connect", "-v", "6", "--enable-profiling", "x"], lambda line: None
     )
     assert (values["mode"], values["v"], values["enable_profiling"]) == ("http-connect", 6, True)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "message"),
+    [
+        ("bad.pem", "srv.key", "tls: failed to find any PEM data in certificate input"),
+        ("srv.crt", "bad.pem", "tls: failed to find any PEM data in key input"),
+        ("srv.crt", "ag.key", "tls: private key does not match public key"),
+    ],
+)
+async def test_unusable_pairs_are_refused_in_gos_words(cert: str, key: str, message: str, directory: Path) -> None:
+    arguments = ["--uds-name=x.sock", "--server-port=0", f"--cluster-cert={cert}", f"--cluster-key={key}"]
+    with pytest.raises(ServerError) as raised:
+        await start("server", arguments, [])
+    assert (
+        str(raised.value) == f"failed to run the agent server: failed to load X509 key pair {cert} and {key}: {message}"
+    )
+    with pytest.raises(AgentError) as refused:
+        await start("agent", ["--ca-cert=ca.crt", f"--agent-cert={cert}", f"--agent-key={key}"], [])
+    assert (
+        str(refused.value)
+        == f"failed to run proxy connection with failed to load X509 key pair {cert} and {key}: {message}"
+    )
+
+
+async def test_old_tls_is_warned_of(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = ["--uds-name=x.sock", "--server-port=0", "--cluster-cert=srv.crt", "--cluster-key=srv.key"]
+    await start("server", [*arguments, "--tls-min-version=VersionTLS11"], [])
+    assert "--tls-min-version=VersionTLS11 is below TLS 1.2 and is considered insecure (RFC 8996)" in caplog.text

@@ -37,6 +37,8 @@ def parse_strategies(text: str) -> list[Strategy]:
             result.append(Strategy(name))
         except ValueError:
             raise ValueError(f"unknown proxy strategy: {name}") from None
+    if not result:
+        raise ValueError("proxy strategies cannot be empty")
     return result
 
 

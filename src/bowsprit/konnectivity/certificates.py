@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,27 @@ def check_pool(path: str) -> None:
         raise CertificateError(f"failed to load CA cert: error creating pool from {path}: {text}")
 
 
+def check_pair(cert: str, key: str) -> None:
+    """Whether certificate and key are there and belong together, in the words of tls.LoadX509KeyPair.
+
+    Raises CertificateError.
+    """
+    what = f"failed to load X509 key pair {cert} and {key}"
+    for path, role in ((cert, "certificate"), (key, "key")):
+        try:
+            data = Path(path).read_bytes() if path else _missing(path)
+        except OSError as exc:
+            raise CertificateError(f"{what}: open {path}: {os.strerror(exc.errno or 2).lower()}") from exc
+        if b"-----BEGIN" not in data:
+            raise CertificateError(f"{what}: tls: failed to find any PEM data in {role} input")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+    except (OSError, ssl.SSLError) as exc:
+        mismatch = getattr(exc, "reason", "") == "KEY_VALUES_MISMATCH"
+        reason = "tls: private key does not match public key" if mismatch else str(exc)
+        raise CertificateError(f"{what}: {reason}") from exc
+
+
 def server_context(
     cert: str,
     key: str,
@@ -53,16 +75,14 @@ def server_context(
 
     Raises CertificateError.
     """
-    for path in (cert, key):
-        if not path or not os.path.exists(path):
-            raise CertificateError(
-                f"failed to load X509 key pair {cert} and {key}: open {path}: no such file or directory"
-            )
+    check_pair(cert, key)
     if client_ca:
         check_pool(client_ca)
 
     def configure(context: ssl.SSLContext) -> None:
-        context.minimum_version = _VERSIONS[tls_min_version]
+        with warnings.catch_warnings():  # of TLS 1.0 and 1.1 the operator has been warned already
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = _VERSIONS[tls_min_version]
         context.set_alpn_protocols(list(alpn))
         ciphers = [CIPHER_SUITES[name] for name in cipher_suites if CIPHER_SUITES[name]]
         if ciphers:
@@ -88,11 +108,8 @@ def client_context(ca: str, cert: str, key: str, extra_alpn: Sequence[str] = ())
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols([*extra_alpn, "h2"])
     if cert:
-        try:
-            context.load_cert_chain(cert, key, password=lambda: "")
-        except (OSError, ssl.SSLError) as exc:
-            reason = os.strerror(exc.errno).lower() if isinstance(exc, FileNotFoundError) and exc.errno else str(exc)
-            raise CertificateError(f"failed to load X509 key pair {cert} and {key}: {reason}") from exc
+        check_pair(cert, key)
+        context.load_cert_chain(cert, key, password=lambda: "")
     return context
 
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from bowsprit.client.rest import RestClient
 from bowsprit.konnectivity import identifiers, kubeclient, pages, serveroptions
 from bowsprit.konnectivity.backends import Backend, Backends, parse_strategies
-from bowsprit.konnectivity.certificates import CertificateError, check_pool, server_context
+from bowsprit.konnectivity.certificates import CertificateError, server_context
 from bowsprit.konnectivity.leases import LeaseController
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
 from bowsprit.konnectivity.pages import Page, PageServer, Request
@@ -180,8 +180,6 @@ class ProxyServer:
 
     async def _start_agent_listener(self) -> None:
         options = self.options
-        if options.cluster_ca_cert and options.cluster_cert:
-            check_pool(options.cluster_ca_cert)
         context = self._context(options.cluster_cert, options.cluster_key, options.cluster_ca_cert, ["h2"])
         settings = Options(
             stream_window=_AGENT_STREAM_WINDOW,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from bowsprit.konnectivity.backends import parse_strategies
 from bowsprit.konnectivity.goflags import KLOG_FLAGS, Flag, Value
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.time import format_duration
+
+log = logging.getLogger(__name__)
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -208,6 +211,10 @@ class ServerOptions:
             supported = ", ".join(TLS_VERSIONS)
             raise OptionsError(
                 f"unsupported TLS version {quote(self.tls_min_version)}, supported values are: {supported}"
+            )
+        if self.tls_min_version in TLS_VERSIONS[:2]:
+            log.warning(
+                "--tls-min-version=%s is below TLS 1.2 and is considered insecure (RFC 8996)", self.tls_min_version
             )
         for cipher in self.cipher_suites:
             if cipher not in CIPHER_SUITES:
