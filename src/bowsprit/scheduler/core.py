@@ -267,11 +267,12 @@ class SchedulerCore:
         if plugin is not None:
             plugin.preempting.add(pod.uid)
 
-    def end_preemption(self, profile: Profile, pod: PodInfo) -> None:
-        """The deletions are issued: the preemptor may come back."""
+    def end_preemption(self, profile: Profile, pod: PodInfo, *, retry: bool = False) -> None:
+        """The deletions are issued: the preemptor may come back. `retry`: some were refused, it must try again itself."""
         plugin: DefaultPreemption | None = profile.plugin(DefaultPreemption)
         if plugin is not None:
             plugin.preempting.discard(pod.uid)
+            self.queue.ungate(pod.uid, plugin.name, force=retry)
 
     def fail(self, queued: QueuedPod, profile: Profile, status: Status) -> Failed:
         """An attempt that ended for another reason than that no node fits."""

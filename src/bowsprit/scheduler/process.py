@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 1024  # bytes of an event's note
 _SYNC_TIMEOUT = 120.0
-_MAX_WRITES = 256  # failure conditions, preemptions and bindings in flight at a time
+_MAX_UNFINISHED = 20_000  # pods between their decision and its end: being bound, waiting at Permit or for volumes
 
 
 @dataclass(slots=True)
@@ -256,12 +256,14 @@ class Scheduler:
         """One pod after the other; other tasks run between two of them."""
         core = self.core
         while not self._stopping:
-            queued = core.queue.pop() if len(self._tasks) < _MAX_WRITES else None
+            if self._writer.saturated:
+                await self._writer.room()
+            if len(self._tasks) >= _MAX_UNFINISHED:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+            queued = core.queue.pop()
             if queued is None:
                 self._wake.clear()
-                if len(self._tasks) >= _MAX_WRITES:
-                    await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-                elif core.queue.empty:
+                if core.queue.empty:
                     await self._wake.wait()
                 continue
             await self._attempt(queued)
@@ -317,13 +319,16 @@ class Scheduler:
         except WRITE_ERRORS as exc:
             log.warning("status of pod %s not updated: %s", pod.key, exc)
         if failed.preemption is not None:
+            refused = True
             try:
-                await self._preempt(failed.profile, pod, failed.preemption)
+                refused = await self._preempt(failed.profile, pod, failed.preemption)
             finally:
-                self.core.end_preemption(failed.profile, pod)
+                self.core.end_preemption(failed.profile, pod, retry=refused)
                 self._wake.set()
 
-    async def _preempt(self, profile: Profile, pod: PodInfo, decided: Preemption) -> None:
+    async def _preempt(self, profile: Profile, pod: PodInfo, decided: Preemption) -> bool:
+        """Carry a preemption out; True when a victim could not be deleted."""
+        refused = False
         self.metrics.preemption(len(decided.candidate.victims))
         for lower in decided.lower_nominated:
             self.core.nominator.remove(lower.uid)
@@ -339,6 +344,7 @@ class Scheduler:
                 await self._writer.evict(victim, profile.scheduler_name)
             except WRITE_ERRORS as exc:
                 log.warning("victim %s not deleted: %s", victim.key, exc)
+                refused = True
                 continue
             self._recorders[profile.scheduler_name].event(
                 _pod_object(victim),
@@ -348,6 +354,7 @@ class Scheduler:
                 related=_pod_object(pod),
                 action="Preempting",
             )
+        return refused
 
     def _event(self, pod: PodInfo, kind: Any, reason: str, action: str, note: str) -> None:
         recorder = self._recorders.get(pod.scheduler_name)

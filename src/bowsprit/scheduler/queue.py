@@ -19,6 +19,7 @@ from bowsprit.scheduler.columns import NodeColumns
 from bowsprit.scheduler.events import (
     ATTEMPT_FAILURE,
     BACKOFF_COMPLETE,
+    FORCE_ACTIVATE,
     POD_ADD,
     UNSCHEDULABLE_TIMEOUT,
     UNSCHEDULED_POD,
@@ -332,11 +333,12 @@ class SchedulingQueue:
             return self._park(queued, ATTEMPT_FAILURE)
         return self._requeue(queued, strategy, ATTEMPT_FAILURE)
 
-    def activate(self, uid: str, event: Event) -> None:
-        """Make a waiting pod active at once (plugins ask for it)."""
-        queued = self._pods.get(uid)
-        if queued is not None and queued.where != ACTIVE:
-            self._activate(queued, event)
+    def ungate(self, uid: str, plugin: str, *, force: bool = False) -> None:
+        """A PreEnqueue plugin holds the pod no longer: events that it missed meanwhile count now."""
+        queued = self._unschedulable.get(uid)
+        if queued is not None and (force or queued.gated_by == plugin):
+            queued.rejectors.discard(plugin)
+            self._requeue(queued, _AFTER_BACKOFF, FORCE_ACTIVATE)
 
     # events
 

@@ -20,6 +20,7 @@ from bowsprit.scheduler.plugins.volumebinding import BIND_COMPLETED
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.preemption import REASON_PREEMPTION
 
+MAX_CALLS = 256  # bindings, status patches and deletions under way at a time
 WRITE_ERRORS = (StatusError, ClientError, TimeoutError, OSError)
 
 
@@ -64,7 +65,17 @@ class Writer:
         self._objects = objects
         self._now = now
         self._timeout = timeout
+        self._gate = asyncio.Semaphore(MAX_CALLS)
         self._retry = retry
+
+    @property
+    def saturated(self) -> bool:
+        """Whether as many calls are under way as may be: the scheduling loop waits for `room` then."""
+        return self._gate.locked()
+
+    async def room(self) -> None:
+        async with self._gate:
+            return
 
     async def bind(self, pod: PodInfo, node_name: str) -> Status | None:
         """POST pods/<name>/binding with the uid, so that a pod of the same name made anew is not bound.
@@ -79,7 +90,7 @@ class Writer:
             "target": {"kind": "Node", "name": node_name},
         }
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._gate, asyncio.timeout(self._timeout):
                 await self._client.create(PODS, binding, namespace=pod.namespace, name=pod.name, subresource="binding")
         except StatusError as exc:
             if exc.code < 500:
@@ -146,7 +157,7 @@ class Writer:
         }
         await self._patch_status(victim, {"conditions": [condition]})
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._gate, asyncio.timeout(self._timeout):
                 await self._client.delete(PODS, victim.name, namespace=victim.namespace, uid=victim.uid)
         except NotFoundError:
             return
@@ -154,7 +165,7 @@ class Writer:
     async def _patch_status(self, pod: PodInfo, status: Obj) -> None:
         body = {"metadata": {"uid": pod.uid}, "status": status}
         try:
-            async with asyncio.timeout(self._timeout):
+            async with self._gate, asyncio.timeout(self._timeout):
                 await self._client.patch(
                     PODS,
                     pod.name,
