@@ -4,6 +4,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -369,3 +370,24 @@ def test_objects_without_a_schema_can_be_applied() -> None:
         assert "spec" not in without_nulls(
             apply.apply(live, {"apiVersion": "v1", "kind": "W"}, "m", context=context, now=NOW)
         )
+
+
+def test_writes_of_scale_leave_no_time() -> None:
+    head = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d", "uid": "u"}}
+    main = context_for(head, "")
+    scale = replace(main, subresource="scale")
+    live = apply.apply(deep_copy(main.empty), {**head, "spec": {"paused": True}}, "m", context=main, now=NOW)
+    new = deep_copy(live)
+    new["spec"]["replicas"] = 3
+    apply.update_managed_fields(live, new, "hpa", context=scale, now=NOW)
+    new = apply.apply(new, {**head, "spec": {"replicas": 4}}, "s", context=scale, now=NOW, force=True)
+    found = {(entry["manager"], entry.get("subresource")): entry for entry in new["metadata"]["managedFields"]}
+    assert found.keys() == {("m", None), ("s", "scale")}
+    assert found["m", None]["time"] == NOW
+    assert "time" not in found["s", "scale"]
+    apply.update_managed_fields(
+        new, again := {**new, "spec": {**new["spec"], "replicas": 5}}, "hpa", context=scale, now=NOW
+    )
+    assert [
+        entry for entry in again["metadata"]["managedFields"] if entry["manager"] == "hpa" and "time" in entry
+    ] == []

@@ -23,6 +23,8 @@ from bowsprit.machinery.typedvalue import Comparison, TypedValueError
 
 BEFORE_FIRST_APPLY = "before-first-apply"
 _KUBECTL = "kubectl"
+# Entries of the scale subresource get no time of their own: upstream's ScaleHandler.ToParent takes times from the parent.
+_TIMELESS = "scale"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -84,7 +86,7 @@ def apply(live: Obj, config: Obj, manager: str, *, context: Context, now: str, f
         result, managers = _apply(live, config, who, managers, context, force=True)
     if result is None:
         result = deep_copy(live)
-    elif who in managers:
+    elif who in managers and context.subresource != _TIMELESS:
         managers = {**managers, who: Managed(managers[who].fields, context.api_version, now)}
     if manager == _KUBECTL:
         _refresh_last_applied(result, config)
@@ -167,6 +169,8 @@ def _update(old: Obj, new: Obj, who: Manager, managers: Managers, context: Conte
     if mine:
         before = others.get(who)
         fields = mine[who].fields.union(before.fields) if before else mine[who].fields
+        if context.subresource == _TIMELESS:
+            now = before.time if before else ""
         others[who] = Managed(fields, context.api_version, now)
     return others
 
