@@ -320,3 +320,40 @@ async def test_identifiers_and_token_travel_as_recorded(
     for key, value in recorded[-1]:
         if key != "user-agent":
             assert md.values(found, key) == [value]
+
+
+async def test_an_endpoint_that_stops_reading_behind_a_plain_server_is_cut_alone(
+    scripted: tuple[ScriptedServer, int], start_agent: Any
+) -> None:
+    server, port = scripted
+    agent = await start_agent(port)
+    await until(lambda: len(server.streams) > 0, lambda: "no Connect")
+    peer = server.streams[0]
+    peer.stream.send_headers([("serverid", "plain"), ("servercount", "1")])
+    deaf: list[asyncio.StreamWriter] = []
+
+    async def never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        deaf.append(writer)
+
+    endpoint = Endpoint()
+    endpoint.echo = True
+    listeners = [
+        await asyncio.start_server(never_reads, "127.0.0.1", 0),
+        await asyncio.start_server(endpoint.connected, "127.0.0.1", 0),
+    ]
+    for number, listener in enumerate(listeners):
+        address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        peer.stream.send((Packet(PacketType.DIAL_REQ, protocol="tcp", address=address, random=number).encode(),))
+        await until(lambda: len(peer.received) == number + 1, lambda: "no DIAL_RSP")  # noqa: B023
+    for _ in range(60):
+        peer.stream.send((Packet(PacketType.DATA, connect_id=1, data=bytes(512 * 1024)).encode(),))
+    peer.stream.send((Packet(PacketType.DATA, connect_id=2, data=b"fine").encode(),))
+    await until(lambda: any(packet.data == b"fine" for packet in peer.received), lambda: "the other connection hangs")
+    closes = [packet for packet in peer.received if packet.type == PacketType.CLOSE_RSP and packet.connect_id == 1]
+    assert "stopped reading" in closes[0].error
+    assert agent.ready
+    for writer in deaf:
+        writer.transport.abort()
+    for listener in listeners:
+        listener.close()
