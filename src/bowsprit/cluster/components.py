@@ -53,7 +53,7 @@ class Plan:
         """The builders by name, in the order of their start."""
         built: dict[str, Callable[[], Component]] = {"apiserver": self.api_server}
         built[CONTROLLER_MANAGER] = self.controller_manager
-        # built[SCHEDULER] = self.scheduler
+        built[SCHEDULER] = self.scheduler
         if self.config.node_names():
             built["kubelet"] = self.kubelet
         return built
