@@ -218,12 +218,14 @@ def _storage() -> dict[GroupResource, Behaviour]:
     return {
         GroupResource(group, "storageclasses"): Behaviour(classes.StorageClassStrategy(), cells=classes.class_cells),
         GroupResource(group, "csidrivers"): Behaviour(classes.CSIDriverStrategy(), cells=classes.driver_cells),
-        GroupResource(group, "csinodes"): Behaviour(classes.ConditionalStrategy(), cells=classes.node_cells),
+        GroupResource(group, "csinodes"): Behaviour(classes.CSINodeStrategy(), cells=classes.node_cells),
         GroupResource(group, "csistoragecapacities"): Behaviour(
-            classes.ConditionalStrategy(), cells=classes.capacity_cells
+            classes.CapacityStrategy(), cells=classes.capacity_cells
         ),
         **_with_status(group, "volumeattachments", classes.VolumeAttachmentStrategy(), classes.attachment_cells),
-        GroupResource(group, "volumeattributesclasses"): Behaviour(cells=classes.attributes_cells),
+        GroupResource(group, "volumeattributesclasses"): Behaviour(
+            classes.AttributesClassStrategy(), cells=classes.attributes_cells
+        ),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.admissionregistration.validation import validating_binding_errors, validating_policy_errors
+from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError
@@ -24,6 +25,12 @@ class WebhookStrategy(Strategy):
             default_hook(hook)
             if mutating and hook.get("reinvocationPolicy") is None:
                 hook["reinvocationPolicy"] = "Never"
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return webhook_configuration_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return webhook_configuration_errors(new)
 
 
 def default_hook(hook: Obj) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy, copy_field
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import human_duration
 from bowsprit.machinery.objects import Obj
 
@@ -32,6 +34,9 @@ class SigningRequestStrategy(StatusedStrategy):
         if ctx.user.extra:
             spec["extra"] = {key: list(values) for key, values in ctx.user.extra.items()}
         obj["status"] = {}
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return signing_request_errors(obj)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "spec")

@@ -6,7 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.countrules import not_negative
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
 
@@ -15,6 +18,17 @@ class LeaseStrategy(Strategy):
 
     allow_create_on_update = True
     allow_unconditional_update = False
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        spec, where = obj.get("spec") or {}, path("spec")
+        errors: list[FieldError] = []
+        duration = spec.get("leaseDurationSeconds")
+        if duration is not None and duration <= 0:
+            errors.append(fielderrors.invalid(where.child("leaseDurationSeconds"), duration, "must be greater than 0"))
+        return errors + not_negative(spec.get("leaseTransitions"), where.child("leaseTransitions"))
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return self.validate(new)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -16,6 +16,7 @@ from bowsprit.machinery.validation import (
     is_config_map_key,
     is_dns1123_label,
     is_dns1123_subdomain,
+    is_http_header_name,
     is_qualified_name,
     is_relaxed_env_var_name,
     is_valid_port_name,
@@ -371,6 +372,9 @@ def _handlers(container: Obj, where: Path, spec: Obj) -> list[FieldError]:
         if (probe := container.get(name)) is not None:
             place = where.child(name)
             errors += _probe(probe, place)
+            if name == "readinessProbe" and probe.get("terminationGracePeriodSeconds") is not None:
+                grace, spot = probe["terminationGracePeriodSeconds"], place.child("terminationGracePeriodSeconds")
+                errors.append(fielderrors.invalid(spot, grace, "must not be set for readinessProbes"))
             if name != "readinessProbe" and probe.get("successThreshold", 1) not in (0, 1):
                 errors.append(
                     fielderrors.invalid(place.child("successThreshold"), probe["successThreshold"], "must be 1")
@@ -406,6 +410,11 @@ def _handler(handler: Obj, where: Path, kinds: tuple[str, ...]) -> list[FieldErr
             if not action.get("path"):
                 errors.append(fielderrors.required(place.child("path")))
             errors += _port_reference(action.get("port", 0), place.child("port"))
+            for header in action.get("httpHeaders") or ():
+                errors += [
+                    fielderrors.invalid(place.child("httpHeaders"), header.get("name", ""), text)
+                    for text in is_http_header_name(header.get("name", ""))
+                ]
             if action.get("scheme") not in ("HTTP", "HTTPS"):
                 errors.append(
                     fielderrors.not_supported(place.child("scheme"), action.get("scheme", ""), ["HTTP", "HTTPS"])

@@ -7,8 +7,10 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.nodevalidation import node_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import copy_field
+from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
@@ -33,6 +35,12 @@ class NodeStrategy(Strategy):
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return node_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return node_errors(new)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"spec.unschedulable"})

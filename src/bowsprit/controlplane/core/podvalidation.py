@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bowsprit.controlplane.core.affinityrules import affinity_errors, spreading_errors, toleration_errors
 from bowsprit.controlplane.core.containerrules import common_errors, container_errors, seccomp_errors, user_errors
 from bowsprit.controlplane.core.qos import qos_class
@@ -21,6 +23,9 @@ from bowsprit.machinery.validation import (
 _RESTART_POLICIES = ["Always", "OnFailure", "Never"]
 _DNS_POLICIES = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]
 _MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
+_LONGEST_SYSCTL = 253
+# Upstream SysctlContainSlashFmt.
+_SYSCTL = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _LARGEST_DEADLINE = 2147483647
 UPDATE_DETAIL = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -137,6 +142,9 @@ def _security(spec: Obj, where: Path) -> list[FieldError]:
         name, spot = sysctl.get("name", ""), place.child("sysctls").index(index).child("name")
         if not name:
             errors.append(fielderrors.required(spot))
+        elif len(name) > _LONGEST_SYSCTL or not re.fullmatch(_SYSCTL, name):
+            detail = f"must have at most {_LONGEST_SYSCTL} characters and match regex {_SYSCTL}"
+            errors.append(fielderrors.invalid(spot, name, detail))
         elif name in seen:
             errors.append(fielderrors.duplicate(spot, name))
         seen.add(name)
@@ -145,6 +153,10 @@ def _security(spec: Obj, where: Path) -> list[FieldError]:
         errors.append(
             fielderrors.not_supported(place.child("fsGroupChangePolicy"), change, ["Always", "OnRootMismatch"])
         )
+    policy = context.get("supplementalGroupsPolicy")
+    if policy not in (None, "Merge", "Strict"):
+        spot = place.child("supplementalGroupsPolicy")
+        errors.append(fielderrors.not_supported(spot, policy, ["Merge", "Strict"]))
     errors += seccomp_errors(context.get("seccompProfile"), place.child("seccompProfile"))
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"

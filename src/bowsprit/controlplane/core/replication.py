@@ -71,6 +71,12 @@ class PodTemplateStrategy(Strategy):
     def default(self, obj: Obj) -> None:
         default_template(obj.get("template"))
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return template_errors(obj.get("template"), path("template"))
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return template_errors(new.get("template"), path("template"))
+
 
 def cells(obj: Obj, now: datetime) -> list[Any]:
     """Name, Desired, Current, Ready, Age, Containers, Images, Selector."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
-from bowsprit.controlplane.networking.validation import ingress_errors
+from bowsprit.controlplane.networking.validation import ingress_class_errors, ingress_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -37,9 +37,12 @@ class IngressClassStrategy(Strategy):
         if parameters is not None and parameters.get("scope") is None:
             parameters["scope"] = "Cluster"
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return ingress_class_errors(obj)
+
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         where = path("spec", "controller")
-        return immutable_field(
+        return ingress_class_errors(new) + immutable_field(
             (new.get("spec") or {}).get("controller"), (old.get("spec") or {}).get("controller"), where
         )
 

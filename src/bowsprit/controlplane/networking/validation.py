@@ -230,3 +230,40 @@ def service_cidr_errors(obj: Obj) -> list[FieldError]:
             )
         )
     return errors
+
+
+_LONGEST_CONTROLLER = 250
+
+
+def ingress_class_errors(obj: Obj) -> list[FieldError]:
+    """An IngressClass."""
+    spec, where = obj.get("spec") or {}, path("spec")
+    errors: list[FieldError] = []
+    controller = spec.get("controller", "")
+    if len(controller) > _LONGEST_CONTROLLER:
+        errors.append(fielderrors.too_long(where.child("controller"), _LONGEST_CONTROLLER))
+    domain, _, rest = controller.partition("/")
+    if not controller:
+        errors.append(fielderrors.required(where.child("controller")))
+    elif not domain or not rest:
+        detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
+        errors.append(fielderrors.invalid(where.child("controller"), controller, detail))
+    else:
+        errors += name_errors(domain, where.child("controller"), is_dns1123_subdomain)
+    parameters, place = spec.get("parameters"), where.child("parameters")
+    if parameters is None:
+        return errors
+    if parameters.get("apiGroup"):
+        errors += name_errors(parameters["apiGroup"], place.child("apiGroup"), is_dns1123_subdomain)
+    for field in ("kind", "name"):
+        if not parameters.get(field):
+            errors.append(fielderrors.required(place.child(field), f"{field} is required"))
+    scope, namespace = parameters.get("scope"), parameters.get("namespace")
+    if scope == "Cluster" and namespace is not None:
+        detail = "`parameters.scope` is set to 'Cluster'"
+        errors.append(fielderrors.forbidden(place.child("namespace"), detail))
+    elif scope == "Namespace" and not namespace:
+        errors.append(fielderrors.required(place.child("namespace"), "`parameters.scope` is set to 'Namespace'"))
+    elif scope not in ("Cluster", "Namespace"):
+        errors.append(fielderrors.not_supported(place.child("scope"), scope, ["Cluster", "Namespace"]))
+    return errors

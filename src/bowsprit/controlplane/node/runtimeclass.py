@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.affinityrules import toleration_errors
 from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.labelrules import label_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -26,7 +28,12 @@ class RuntimeClassStrategy(Strategy):
         return [
             fielderrors.invalid(path("handler"), obj.get("handler", ""), text)
             for text in is_dns1123_label(obj.get("handler", ""))
-        ]
+        ] + self._scheduling(obj.get("scheduling") or {})
+
+    def _scheduling(self, scheduling: Obj) -> list[FieldError]:
+        where = path("scheduling")
+        errors = label_errors(scheduling.get("nodeSelector"), where.child("nodeSelector"))
+        return errors + toleration_errors(scheduling.get("tolerations") or [], where.child("tolerations"))
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -10,6 +10,12 @@ from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.controlplane.storage.drivervalidation import (
+    attributes_class_errors,
+    capacity_errors,
+    csi_driver_errors,
+    csi_node_errors,
+)
 from bowsprit.controlplane.storage.validation import (
     storage_class_errors,
     volume_attachment_errors,
@@ -60,11 +66,45 @@ class CSIDriverStrategy(Strategy):
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return csi_driver_errors(obj)
 
-class ConditionalStrategy(Strategy):
-    """Stored as it is; an update must say of which version."""
+
+class CSINodeStrategy(Strategy):
+    """An update must say of which version."""
 
     allow_unconditional_update = False
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return csi_node_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return csi_node_errors(new)
+
+
+class CapacityStrategy(Strategy):
+    """An update must say of which version."""
+
+    allow_unconditional_update = False
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return capacity_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return capacity_errors(new)
+
+
+class AttributesClassStrategy(Strategy):
+    """The driver and its parameters cannot change."""
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return attributes_class_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        for field in ("driverName", "parameters"):
+            errors += immutable_field(new.get(field), old.get(field), path(field))
+        return errors
 
 
 class VolumeAttachmentStrategy(StatusedStrategy):

@@ -1,0 +1,100 @@
+"""Rules for CSI drivers, their nodes, capacities and volume attributes (upstream pkg/apis/storage/validation)."""
+
+from __future__ import annotations
+
+from bowsprit.controlplane.countrules import not_negative, one_of
+from bowsprit.controlplane.labelrules import name_errors, selector_errors
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, Path, path
+from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.quantity import Quantity
+from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_name
+
+_LONGEST_DRIVER = 63
+_LONGEST_NODE_ID = 192
+_SHORTEST_TOKEN = 600
+_LONGEST_TOKEN = 1 << 32
+
+
+def driver_name_errors(name: str, where: Path) -> list[FieldError]:
+    """The name of a CSI driver."""
+    if not name:
+        return [fielderrors.required(where)]
+    errors = [fielderrors.too_long(where, _LONGEST_DRIVER)] if len(name) > _LONGEST_DRIVER else []
+    return errors + name_errors(name.lower(), where, is_dns1123_subdomain)
+
+
+def csi_driver_errors(obj: Obj) -> list[FieldError]:
+    """A CSIDriver."""
+    spec, where = obj.get("spec") or {}, path("spec")
+    errors: list[FieldError] = []
+    policies = ["File", "None", "ReadWriteOnceWithFSType"]
+    errors += one_of(spec.get("fsGroupPolicy"), policies, where.child("fsGroupPolicy"), required=False)
+    audiences: set[str] = set()
+    for index, request in enumerate(spec.get("tokenRequests") or ()):
+        place, audience = where.child("tokenRequests").index(index), request.get("audience", "")
+        if audience in audiences:
+            errors.append(fielderrors.duplicate(place.child("audience"), audience))
+        audiences.add(audience)
+        seconds = request.get("expirationSeconds")
+        if seconds is not None and seconds < _SHORTEST_TOKEN:
+            detail = "may not specify a duration less than 10 minutes"
+            errors.append(fielderrors.invalid(place.child("expirationSeconds"), seconds, detail))
+        elif seconds is not None and seconds > _LONGEST_TOKEN:
+            detail = "may not specify a duration larger than 2^32 seconds"
+            errors.append(fielderrors.invalid(place.child("expirationSeconds"), seconds, detail))
+    for mode in spec.get("volumeLifecycleModes") or ():
+        errors += one_of(mode, ["Ephemeral", "Persistent"], where.child("volumeLifecycleModes"))
+    return errors
+
+
+def csi_node_errors(obj: Obj) -> list[FieldError]:
+    """A CSINode."""
+    errors: list[FieldError] = []
+    names: set[str] = set()
+    for index, driver in enumerate((obj.get("spec") or {}).get("drivers") or ()):
+        where = path("spec", "drivers").index(index)
+        name, node = driver.get("name", ""), driver.get("nodeID", "")
+        errors += driver_name_errors(name, where.child("name"))
+        if not node:
+            errors.append(fielderrors.required(where.child("nodeID")))
+        elif len(node) > _LONGEST_NODE_ID:
+            detail = f"must be {_LONGEST_NODE_ID} characters or less"
+            errors.append(fielderrors.invalid(where.child("nodeID"), node, detail))
+        count = (driver.get("allocatable") or {}).get("count")
+        errors += not_negative(count, where.child("allocatable", "count"))
+        if name and name in names:
+            errors.append(fielderrors.duplicate(where.child("name"), name))
+        names.add(name)
+        errors += _topology_keys(driver.get("topologyKeys") or [], where.child("topologyKeys"))
+    return errors
+
+
+def _topology_keys(keys: list[str], where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for index, key in enumerate(keys):
+        if not key:
+            errors.append(fielderrors.required(where))
+        if key in keys[:index]:
+            errors.append(fielderrors.duplicate(where, key))
+        errors += name_errors(key, where, is_qualified_name)
+    return errors
+
+
+def capacity_errors(obj: Obj) -> list[FieldError]:
+    """A CSIStorageCapacity."""
+    errors = name_errors(obj.get("storageClassName", ""), path("storageClassName"), is_dns1123_subdomain)
+    for field in ("capacity", "maximumVolumeSize"):
+        text = obj.get(field)
+        if text is not None and Quantity.parse(text) < Quantity.parse("0"):
+            errors.append(fielderrors.invalid(path(field), str(text), "must be greater than or equal to 0"))
+    return errors + selector_errors(obj.get("nodeTopology"), path("nodeTopology"))
+
+
+def attributes_class_errors(obj: Obj) -> list[FieldError]:
+    """A VolumeAttributesClass."""
+    name, where = obj.get("driverName", ""), path("driverName")
+    errors = name_errors(name.lower(), where, is_qualified_name) if name else [fielderrors.required(where)]
+    if not obj.get("parameters"):
+        errors.append(fielderrors.required(path("parameters"), "must contain at least one key/value pair"))
+    return errors
