@@ -6,6 +6,7 @@ import asyncio
 import json
 import ssl
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -231,3 +232,37 @@ async def test_explain_and_simulate_look_at_the_live_cluster(cluster, capsys):
     assert json.loads(capsys.readouterr().out)["best"] in ("n0", "n1")
     assert await asyncio.to_thread(command, "explain", "none", "--kubeconfig", config) == 1
     assert 'pods "none" not found' in capsys.readouterr().err
+
+
+async def test_example_plugins_schedule_on_a_cluster(cluster, monkeypatch):
+    client, folder = cluster.api, Path(__file__).parents[2] / "examples" / "scheduler"
+    monkeypatch.syspath_prepend(str(folder))
+    for name, zone in (("n0", "zone-b"), ("n1", "zone-a")):
+        labels = {"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}}
+        await client.patch(NODES, name, labels, patch_type=PatchType.MERGE)
+    config, _ = load((folder / "config.yaml").read_text())
+    running = Scheduler(
+        lambda agent: cluster.client(), SchedulerOptions(config=config, secure_port=-1, leader_elect=False)
+    )
+    await running.start()
+    try:
+        await create(client, pod("cheap", schedulerName="cheap"))
+        assert await until(lambda: node_of(client, "cheap")) == "n1"
+        members = [pod(f"member-{i}", schedulerName="gang") for i in range(3)]
+        for member in members:
+            member["metadata"] |= {"labels": {"gang": "g"}, "annotations": {"gang/size": "3"}}
+        await create(client, *members[:2])
+        await until(lambda: waiting(running, 2))
+        assert await node_of(client, "member-0") is None
+        await create(client, members[2])
+        for i in range(3):
+            await until(lambda i=i: node_of(client, f"member-{i}"))
+        await create(client, *(pod(f"packed-{i}", schedulerName="packed") for i in range(4)))
+        packed = {await until(lambda i=i: node_of(client, f"packed-{i}")) for i in range(4)}
+        assert len(packed) == 1
+    finally:
+        await running.stop()
+
+
+async def waiting(running, count):
+    return len(running.core.cache.assumed) == count

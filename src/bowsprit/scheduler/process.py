@@ -133,7 +133,7 @@ class Scheduler:
             cache=cache,
         )
         self._watcher = Watcher(client, self._core, self._wake.set)
-        self._binder = Binder(self._core, self._extenders, self._watcher)
+        self._binder = Binder(self._core, self._extenders, self._watcher, self.metrics)
         for name in self._core.profiles:
             recorder = EventRecorder(client, name, host=socket.gethostname(), api="events.k8s.io/v1")
             await recorder.start()

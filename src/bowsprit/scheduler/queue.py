@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,6 +110,13 @@ class SchedulingQueue:
             "unschedulable": len(self._unschedulable) - gated,
             "gated": gated,
         }
+
+    def rejections(self) -> Counter[tuple[str, str]]:
+        """Unschedulable pods by (plugin that rejected them, scheduler name)."""
+        found: Counter[tuple[str, str]] = Counter()
+        for queued in self._unschedulable.values():
+            found.update((plugin, queued.pod.scheduler_name) for plugin in queued.rejectors | queued.pending)
+        return found
 
     def get(self, uid: str) -> QueuedPod | None:
         return self._pods.get(uid) or self._in_flight.get(uid)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore, Skipped
 from bowsprit.scheduler.driver.extenders import HTTPExtender
+from bowsprit.scheduler.driver.metrics import Metrics
 from bowsprit.scheduler.framework import Code, Status, failure, unschedulable
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.queue import QueuedPod
@@ -55,12 +57,18 @@ class Binder:
     """Finishes pods that have a node. `waiting` holds those that Permit plugins make wait, by uid."""
 
     def __init__(
-        self, core: SchedulerCore, extenders: Sequence[HTTPExtender], watcher: Gate, timeout: float = BIND_TIMEOUT
+        self,
+        core: SchedulerCore,
+        extenders: Sequence[HTTPExtender],
+        watcher: Gate,
+        metrics: Metrics | None = None,
+        timeout: float = BIND_TIMEOUT,
     ):
         self._core = core
         self._extenders = extenders
         self._watcher = watcher
         self._timeout = timeout
+        self._metrics = metrics or Metrics()
         self._lock = asyncio.Lock()  # held while a cycle runs in its thread: nobody else may touch the core
         self.waiting: dict[str, WaitingPod] = {}
         for profile in core.profiles.values():
@@ -104,16 +112,35 @@ class Binder:
             return self._core.fail(assigned.queued, assigned.profile, status)
 
     async def _steps(self, assigned: Assigned) -> Status | None:
-        pod, node, profile = assigned.queued.pod, assigned.placement.node, assigned.profile
+        profile = assigned.profile
         if assigned.waits:
+            started = time.monotonic()
             status = await self._wait(assigned)
+            self._metrics.permit_wait(status is None, time.monotonic() - started)
             if status is not None:
                 return status
+        started = time.monotonic()
+        status = await self._pre_bind(assigned)
+        self._metrics.point("PreBind", status is None, profile.scheduler_name, time.monotonic() - started)
+        if status is not None:
+            return status
+        started = time.monotonic()
+        status = await self._bind(assigned)
+        self._metrics.point("Bind", status is None, profile.scheduler_name, time.monotonic() - started)
+        return status
+
+    async def _pre_bind(self, assigned: Assigned) -> Status | None:
+        pod, node, profile = assigned.queued.pod, assigned.placement.node, assigned.profile
         for plugin in profile.at["preBind"]:
             async with asyncio.timeout(self._timeout):
                 status = await plugin.pre_bind(assigned.state, pod, node)
             if status is not None:
-                return status if status.rejected else _error(f'running PreBind plugin "{plugin.name}"', status)
+                rejected: bool = status.rejected
+                return status if rejected else _error(f'running PreBind plugin "{plugin.name}"', status)
+        return None
+
+    async def _bind(self, assigned: Assigned) -> Status | None:
+        pod, node, profile = assigned.queued.pod, assigned.placement.node, assigned.profile
         for extender in self._extenders:
             if extender.is_binder and extender.is_interested(pod):
                 return await extender.bind(pod, node)
@@ -130,9 +157,6 @@ class Binder:
         pod = assigned.queued.pod
         waiting = self.waiting[pod.uid] = WaitingPod(pod, list(assigned.waits))
         try:
-            for plugin in assigned.profile.at["permit"]:
-                if hasattr(plugin, "waits"):
-                    plugin.waits(waiting)
             first = min(assigned.waits, key=lambda name: assigned.waits[name])
             return await waiting.verdict(assigned.waits[first], first)
         finally:

@@ -81,12 +81,40 @@ class Metrics:
             "Total preemption attempts in the cluster till now",
             registry=registry,
         )
+        self._points = Histogram(
+            "scheduler_framework_extension_point_duration_seconds",
+            "Latency for running all plugins of a specific extension point.",
+            ["extension_point", "status", "profile"],
+            buckets=[0.0001 * 2**i for i in range(12)],
+            registry=registry,
+        )
+        self._permit_wait = Histogram(
+            "scheduler_permit_wait_duration_seconds",
+            "Duration of waiting on permit.",
+            ["result"],
+            buckets=_ATTEMPT,
+            registry=registry,
+        )
+        self._unschedulable = Gauge(
+            "scheduler_unschedulable_pods",
+            "The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all plugins "
+            "that caused it to not schedule and so this metric have meaning only when broken down by plugin.",
+            ["plugin", "profile"],
+            registry=registry,
+        )
         self._cache_size = Gauge(
             "scheduler_scheduler_cache_size",
             "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
             ["type"],
             registry=registry,
         )
+
+    def point(self, name: str, good: bool, profile: str, seconds: float) -> None:
+        """All plugins of an extension point have run."""
+        self._points.labels(name, "Success" if good else "Error", profile).observe(seconds)
+
+    def permit_wait(self, allowed: bool, seconds: float) -> None:
+        self._permit_wait.labels("Success" if allowed else "Unschedulable").observe(seconds)
 
     def attempt(self, result: str, profile: str, seconds: float) -> None:
         self._schedule_attempts.labels(result, profile).inc()
@@ -112,6 +140,9 @@ class Metrics:
     def sizes(self, core: SchedulerCore) -> None:
         for name, size in core.queue.sizes().items():
             self._pending.labels(name).set(size)
+        self._unschedulable.clear()
+        for (plugin, profile), count in core.queue.rejections().items():
+            self._unschedulable.labels(plugin, profile).set(count)
         self._cache_size.labels("nodes").set(len(core.cache.nodes))
         self._cache_size.labels("pods").set(len(core.cache.pods))
         self._cache_size.labels("assumed_pods").set(len(core.cache.assumed))
