@@ -9,7 +9,7 @@ import pytest
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
 from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.coordination.lease import LeaseStrategy
-from bowsprit.controlplane.core.nodevalidation import node_errors
+from bowsprit.controlplane.core.nodevalidation import node_errors, node_update_errors
 from bowsprit.controlplane.core.podvalidation import pod_spec_errors
 from bowsprit.controlplane.networking.validation import ingress_class_errors
 from bowsprit.controlplane.storage.drivervalidation import (
@@ -93,6 +93,15 @@ def test_nodes() -> None:
     assert errors[0].endswith(": taints must be unique by key and effect pair")
     assert errors[1].startswith('spec.taints[2].effect: Unsupported value: "Never": supported values: ')
     assert errors[2:] == ['status.capacity[cpu]: Invalid value: "-1": must be greater than or equal to 0']
+
+
+def test_what_a_node_was_given_stays() -> None:
+    old = {"spec": {"podCIDRs": ["10.1.0.0/24"], "providerID": "a"}}
+    assert node_update_errors(old, {"spec": {}}) == []
+    assert told(node_update_errors({"spec": {}}, old)) == [
+        'spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid',
+        'spec.providerID: Forbidden: node updates may not change providerID except from "" to valid',
+    ]
 
 
 def test_leases() -> None:

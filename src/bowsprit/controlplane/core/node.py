@@ -7,7 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.core.nodevalidation import node_errors
+from bowsprit.controlplane.core.nodevalidation import node_errors, node_update_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.controlplane.statused import copy_field
 from bowsprit.machinery.fielderrors import FieldError
@@ -40,7 +40,7 @@ class NodeStrategy(Strategy):
         return node_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return node_errors(new)
+        return node_errors(new) + node_update_errors(new, old)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"spec.unschedulable"})

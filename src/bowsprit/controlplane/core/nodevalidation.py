@@ -28,6 +28,17 @@ def node_errors(obj: Obj) -> list[FieldError]:
     return errors
 
 
+def node_update_errors(new: Obj, old: Obj) -> list[FieldError]:
+    """What the network and the cloud have given a node stays (upstream ValidateNodeUpdate)."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    errors: list[FieldError] = []
+    for field, name in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
+        if before.get(field) and after.get(field) != before[field]:
+            detail = f'node updates may not change {name} except from "" to valid'
+            errors.append(fielderrors.forbidden(path("spec", field), detail))
+    return errors
+
+
 def _taints(taints: list[Obj], where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     seen: set[tuple[str, str]] = set()
