@@ -175,3 +175,16 @@ def test_a_pod_with_resource_claims_waits_and_says_why(world):
     result = world.cycle()
     assert "resource claims" in result.message
     assert world.core.queue.sizes()["unschedulable"] == 1
+
+
+def test_many_candidates_for_preemption_take_turns(world):
+    for number in range(150):
+        world.node(f"n{number:03}")
+        world.pod(f"low-{number}", cpu="2", node=f"n{number:03}")
+    chosen = []
+    for number in range(3):
+        world.pod(f"high-{number}", cpu="2", priority=10)
+        result = world.cycle()
+        chosen.append(result.nominated)
+        world.core.end_preemption(result.profile, result.queued.pod)
+    assert len(set(chosen)) == 3

@@ -8,7 +8,7 @@ form must have the per-node form of Filter too: dry runs of preemption look at o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -243,7 +243,3 @@ def default_normalize(scores: Ints, reverse: bool) -> Ints:
 def reasons_text(counts: dict[str, int]) -> str:
     """`1 a, 2 b` in the lexical order of the joined strings, as FitError prints it."""
     return ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
-
-
-def names(plugins: Sequence[Plugin]) -> list[str]:
-    return [plugin.name for plugin in plugins]

@@ -118,12 +118,6 @@ class PodIndex:
                 group.counters = [c for c in group.counters if c is not dropped]
         return counter
 
-    def forget_counters(self) -> None:
-        """Drop every counter: namespaces' labels have changed, and tests may answer otherwise."""
-        self._counters.clear()
-        for group in self._groups.values():
-            group.counters = []
-
 
 def _grown(rows: Ints, size: int) -> Ints:
     grown: Ints = np.zeros(size, dtype=np.int64)

@@ -162,7 +162,6 @@ class PodShape:
     images: tuple[str, ...]
     image_slots: int
     features: frozenset[str]
-    gates: bool
     local: bytes  # shapes with the same value ask the same of a single node: see FilterColumnsPlugin.local
     cache: dict[Any, Any] = field(default_factory=dict)  # what plugins derive from the shape, by their key
 
@@ -207,7 +206,6 @@ def _compile(obj: Obj) -> PodShape:
         images=tuple(images + [normalized_image(v) for v in volumes]),
         image_slots=len(containers) + len(inits),
         features=_required_features(spec),
-        gates=bool(spec.get("schedulingGates")),
         local=orjson.dumps(local),
     )
 
@@ -356,13 +354,6 @@ def _scheduling_volume(volume: Obj) -> bool:
     return not any(kind in volume for kind in _PLAIN_VOLUMES)
 
 
-def more_important(one: PodInfo, other: PodInfo) -> bool:
-    """util.MoreImportantPod: higher priority, then earlier start."""
-    if one.priority != other.priority:
-        return one.priority > other.priority
-    return one.start_order() < other.start_order()
-
-
 def importance_key(pod: PodInfo) -> tuple[int, float]:
-    """Ascending sort gives the most important pods first."""
+    """util.MoreImportantPod: higher priority, then earlier start; ascending sort gives the most important first."""
     return (-pod.priority, pod.start_order())

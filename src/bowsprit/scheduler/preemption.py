@@ -142,7 +142,7 @@ def pick(candidates: list[Candidate]) -> Candidate:
 
 
 class DefaultPreemption:
-    """The PostFilter plugin. `start_offset` is where the search among many candidates begins (random upstream)."""
+    """The PostFilter plugin, and the PreEnqueue one that holds preemptors while victims are deleted."""
 
     name = "DefaultPreemption"
 
@@ -151,6 +151,7 @@ class DefaultPreemption:
         self._percentage = 10 if percentage is None else int(percentage)
         self._absolute = 100 if absolute is None else int(absolute)
         self._handle = handle
+        self._offset = 0
         self.preempting: set[str] = set()  # uids of pods whose victims are being deleted
 
     def pre_enqueue(self, pod: PodInfo) -> Status | None:
@@ -197,6 +198,9 @@ class DefaultPreemption:
         if not rows:
             return []
         wanted = min(max(len(rows) * self._percentage // 100, self._absolute), len(rows))
+        if wanted < len(rows):  # upstream begins at a random node: in turn is as fair, and can be repeated
+            self._offset = (self._offset + wanted) % len(rows)
+            rows = rows[self._offset :] + rows[: self._offset]
         budgets = Budgets(self._handle.cache.objects.list("PodDisruptionBudget"))
         candidates: list[Candidate] = []
         clean = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -305,7 +305,3 @@ class Profile:
             if status is not None:
                 return status.of(plugin.name)
         return None
-
-
-def profile_of(profiles: Iterable[Profile], name: str) -> Profile | None:
-    return next((profile for profile in profiles if profile.scheduler_name == name), None)

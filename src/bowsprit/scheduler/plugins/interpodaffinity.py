@@ -53,10 +53,6 @@ class InterPodAffinity:
         self._hard_weight = 1 if weight is None else int(weight)
         self._ignore_existing = bool(args.get("ignorePreferredTermsOfExistingPods"))
 
-    @property
-    def ignores_existing_preferences(self) -> bool:
-        return self._ignore_existing
-
     # counting
 
     @staticmethod
