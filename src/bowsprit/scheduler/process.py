@@ -75,6 +75,8 @@ class Scheduler:
         self._factory = client_factory
         self._plugins = dict(plugins or {})
         self.metrics = Metrics()
+        origin = time.time() - time.monotonic()
+        self._clock = lambda: origin + time.monotonic()  # wall time at the start; later jumps of it do not matter
         self.exit_code: int | None = None
         self._clients: list[RestClient] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -123,7 +125,7 @@ class Scheduler:
         self._core = SchedulerCore(
             self._config,
             registry(self._plugins),
-            time.time,
+            self._clock,
             gates=self._options.gates,
             observer=self.metrics.queued,
             binder=self._writer.bind,
@@ -302,7 +304,7 @@ class Scheduler:
             self._failed(failed, started)
             return
         self.metrics.attempt("scheduled", pod.scheduler_name, time.monotonic() - started)
-        self.metrics.scheduled(assigned.queued, time.time())
+        self.metrics.scheduled(assigned.queued, self._clock())
         self._event(pod, "Normal", "Scheduled", "Binding", f"Successfully assigned {pod.key} to {node}")
 
     def _failed(self, failed: Failed, started: float) -> None:
