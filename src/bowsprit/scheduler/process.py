@@ -76,7 +76,8 @@ class Scheduler:
         self._plugins = dict(plugins or {})
         self.metrics = Metrics()
         origin = time.time() - time.monotonic()
-        self._clock = lambda: origin + time.monotonic()  # wall time at the start; later jumps of it do not matter
+        # wall time at the start; later jumps of it do not matter
+        self._clock: Callable[[], float] = lambda: origin + time.monotonic()
         self.exit_code: int | None = None
         self._clients: list[RestClient] = []
         self._tasks: set[asyncio.Task[Any]] = set()
