@@ -26,18 +26,23 @@ CHUNK = bytes(1 << 18)
 
 def run() -> Iterable[Row]:
     """Throughput, time to the first byte of a new connection, 200 parallel connections, memory."""
-    with tempfile.TemporaryDirectory() as folder, _sshd(Path(folder)) as bed, _source() as source:
-        with bed.openssh() as theirs, bed.ours() as ours:
-            for name, aim, measure in (
-                ("throughput, one download", ">= 0.8", _download),
-                ("throughput, one upload", ">= 0.8", _upload),
-                ("200 parallel connections", ">= 0.8", _parallel),
-            ):
-                mine, floor = _alternate(lambda port, m=measure: m(port, source), ours.port, theirs.port)
-                yield Row(name, mine, floor, "MB/s", mine / floor, aim)
-            mine, floor = _alternate(lambda port: _first_byte(port, source), ours.port, theirs.port)
-            yield Row("time to first byte", mine * 1e3, floor * 1e3, "ms", mine / floor, "<= 1.3")
-            yield Row("memory (PSS)", _pss(ours.pid), _pss(theirs.pid), "MB", _pss(ours.pid) / _pss(theirs.pid))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _sshd(Path(folder)) as bed,
+        _source() as source,
+        bed.openssh() as theirs,
+        bed.ours() as ours,
+    ):
+        for name, aim, measure in (
+            ("throughput, one download", ">= 0.8", _download),
+            ("throughput, one upload", ">= 0.8", _upload),
+            ("200 parallel connections", ">= 0.8", _parallel),
+        ):
+            mine, floor = _alternate(lambda port, m=measure: m(port, source), ours.port, theirs.port)
+            yield Row(name, mine, floor, "MB/s", mine / floor, aim)
+        mine, floor = _alternate(lambda port: _first_byte(port, source), ours.port, theirs.port)
+        yield Row("time to first byte", mine * 1e3, floor * 1e3, "ms", mine / floor, "<= 1.3")
+        yield Row("memory (PSS)", _pss(ours.pid), _pss(theirs.pid), "MB", _pss(ours.pid) / _pss(theirs.pid))
 
 
 class Proxy:

@@ -146,7 +146,11 @@ class Session:
 
 def _shell(command: str) -> str:
     """The recorded command line with jsonpaths quoted for a shell."""
-    return re.sub(r"(?<!['\"])((?:jsonpath=)?\S*\{\.\S+)", lambda match: f"'{match[1]}'", command) if "'{" not in command else command
+    return (
+        re.sub(r"(?<!['\"])((?:jsonpath=)?\S*\{\.\S+)", lambda match: f"'{match[1]}'", command)
+        if "'{" not in command
+        else command
+    )
 
 
 def main() -> None:
