@@ -61,11 +61,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Printer:
-    """Table columns and how an object fills them: `cells(obj, now)`; `conditions(obj)` are the row's conditions."""
+    """Table columns and how an object fills them: `cells(obj, now)`; `conditions(obj)` are the row's conditions.
+
+    `order(obj)`: by what the rows of a list are sorted, where that is not the order of the list.
+    """
 
     columns: Sequence[Column]
     cells: Callable[[Obj, Any], list[Any]]  # (object in the requested version, now: datetime) -> one cell per column
     conditions: Callable[[Obj], list[Obj]] | None = None
+    order: Callable[[Obj], Any] | None = None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -86,6 +86,8 @@ def table(
 ) -> Obj:
     """The Table of the objects. `metadata` is its ListMeta."""
     printer = printer or DEFAULT_PRINTER
+    if printer.order is not None:
+        objects = sorted(objects, key=printer.order)
     rows: Sequence[Obj] = [row(obj, printer, now, include, version) for obj in objects]
     return {
         "kind": "Table",

@@ -19,7 +19,8 @@ class Behaviour:
     """One kind's functions.
 
     ``status`` serves the ``/status`` endpoint, ``others`` further endpoints of the same object (approval, resize). ``cells``
-    fills the recorded columns. ``convert`` maps a version to the functions from and to the stored version.
+    fills the recorded columns, ``order`` sorts the rows of a list. ``convert`` maps a version to the functions from and to
+    the stored version.
     """
 
     strategy: Strategy = field(default_factory=Strategy)
@@ -28,6 +29,7 @@ class Behaviour:
     cells: Cells | None = None
     cells_of: Mapping[str, Cells] = field(default_factory=dict)
     conditions: Callable[[Obj], list[Obj]] | None = None
+    order: Callable[[Obj], Any] | None = None
     scale: ScaleSubresource | None = None
     convert: Mapping[str, tuple[Convert, Convert]] = field(default_factory=dict)
     ttl_seconds: int | None = None

@@ -67,6 +67,7 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
     nodes = core_node.NodeStrategy()
     role, binding = roles.RoleStrategy(escalation), roles.BindingStrategy(escalation)
     definition = DefinitionStrategy()
+    flow_schemas = priority.FlowSchemaStrategy()
     label_scale = ScaleSubresource(selector=_label_selector_text)
     return {
         **_core(pods, namespaces, nodes, services),
@@ -127,12 +128,11 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
         GroupResource("discovery.k8s.io", "endpointslices"): Behaviour(
             endpointslice.EndpointSliceStrategy(), cells=endpointslice.cells
         ),
-        **_with_status(
-            "flowcontrol.apiserver.k8s.io",
-            "flowschemas",
-            priority.FlowSchemaStrategy(),
-            priority.schema_cells,
-            RESET_METADATA,
+        GroupResource("flowcontrol.apiserver.k8s.io", "flowschemas"): Behaviour(
+            flow_schemas,
+            StatusStrategy(flow_schemas, RESET_METADATA),
+            cells=priority.schema_cells,
+            order=priority.schema_order,
         ),
         **_with_status(
             "flowcontrol.apiserver.k8s.io",
@@ -358,7 +358,9 @@ def _version(entry: dict[str, Any], behaviour: Behaviour) -> Version:
     printer = None
     columns = entry.get("columns")
     if columns and behaviour.cells is not None:
-        printer = Printer([Column(**column) for column in columns], behaviour.cells, behaviour.conditions)
+        printer = Printer(
+            [Column(**column) for column in columns], behaviour.cells, behaviour.conditions, behaviour.order
+        )
     return Version(
         GroupVersionResource(entry["group"], entry["version"], entry["resource"]),
         gvk,

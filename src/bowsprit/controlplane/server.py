@@ -354,6 +354,7 @@ class APIServer:
         changed = asyncio.Event()
         for resource in (_FLOW_SCHEMAS, _PRIORITY_LEVELS):
             self.server.registry.lister(resource).subscribe(lambda *_: changed.set())
+        changed.set()  # what was made at start may have arrived before the subscription
         while True:
             await changed.wait()
             changed.clear()

@@ -11,7 +11,7 @@ from bowsprit.controlplane.printing import NONE, age_of, labels_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy, copy_field
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_dns1035_label
+from bowsprit.machinery.validation import is_dns1123_label
 
 
 class ServiceStrategy(StatusedStrategy):
@@ -53,7 +53,7 @@ class ServiceStrategy(StatusedStrategy):
         keep_allocations(new, old)
 
     def validate_name(self, name: str) -> list[str]:
-        return is_dns1035_label(name)
+        return is_dns1123_label(name)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return validate_service(obj)

@@ -67,6 +67,11 @@ def schema_cells(obj: Obj, now: datetime) -> list[Any]:
     ]
 
 
+def schema_order(obj: Obj) -> tuple[int, str]:
+    """Rows come by precedence (upstream apihelpers.FlowSchemaSequence)."""
+    return obj["spec"].get("matchingPrecedence", 0), name_of(obj)
+
+
 def level_cells(obj: Obj, now: datetime) -> list[Any]:
     """Name, Type, NominalConcurrencyShares, Queues, HandSize, QueueLengthLimit, Age."""
     spec = obj.get("spec") or {}
