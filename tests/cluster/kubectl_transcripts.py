@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "golden" / "apiserver" / "kubectl"
-# Commands of the session that are not among the recordings, but whose effects later ones show.
+# Commands of the session that are not among the recordings, but whose effects later ones show; and what makes the nodes
+# here end the pods that a stand-in for nodes ended there.
 BETWEEN = {
+    83: ["kubectl wait --for=condition=complete job/j1"],
+    89: ["kubectl annotate pod p1 bowsprit.dev/exit-code=0"],
+    94: ["kubectl wait --for=condition=complete job/manual"],
     66: ["kubectl apply -f bad.yaml --validate=false"],
     110: ["kubectl create clusterrole cr --verb=get --resource=nodes"],
 }
