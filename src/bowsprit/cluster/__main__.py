@@ -15,7 +15,7 @@ from bowsprit.cluster.supervisor import Supervisor
 
 # What the first component needs, and what the others need besides; imported before the fork, the pages stay shared.
 _FIRST = ("uvloop", "bowsprit.controlplane.server")
-_OTHERS = ("bowsprit.controllers.manager", "bowsprit.kubelet.kubelet")
+_OTHERS = ("bowsprit.controllers.manager", "bowsprit.kubelet.kubelet", "bowsprit.scheduler.process")
 
 
 def _preload(modules: tuple[str, ...]) -> None:

@@ -12,11 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from bowsprit.cluster.config import ClusterConfig, NodeGroup
 from bowsprit.cluster.credentials import CONTROLLER_MANAGER, SCHEDULER, Credentials
+from bowsprit.cluster.flags import with_flags
 from bowsprit.cluster.paths import ClusterPaths
 from bowsprit.cluster.process import Component
 
 if TYPE_CHECKING:
     from bowsprit.client.rest import RestClient
+
+_CONTROLLER_MANAGER_FLAGS = (
+    "controllers",
+    "leader-elect",
+    "leader-elect-lease-duration",
+    "leader-elect-renew-deadline",
+    "leader-elect-retry-period",
+    "leader-elect-resource-name",
+    "leader-elect-resource-namespace",
+    "use-service-account-credentials",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +118,13 @@ class Plan:
         """kube-controller-manager."""
         from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
 
-        options = ControllerManagerOptions(
-            root_ca=self.credentials.ca_file.read_bytes(), use_service_account_credentials=True, leader_elect=False
+        options = with_flags(
+            "controllerManager",
+            ControllerManagerOptions(
+                root_ca=self.credentials.ca_file.read_bytes(), use_service_account_credentials=True
+            ),
+            self.config.components.controller_manager.flags,
+            _CONTROLLER_MANAGER_FLAGS,
         )
         return ControllerManager(self.client(CONTROLLER_MANAGER, "kube-controller-manager"), options)
 
@@ -120,7 +137,12 @@ class Plan:
 
         document = self.config.components.scheduler.config
         config = load(yaml.safe_dump(document))[0] if document is not None else None
-        options = SchedulerOptions(config=config, secure_port=-1, leader_elect=False, qps=0.0)
+        options = with_flags(
+            "scheduler",
+            SchedulerOptions(config=config, secure_port=-1, leader_elect=False, qps=0.0),
+            self.config.components.scheduler.flags,
+            ("secure-port", "bind-address", "leader-elect"),
+        )
         return Scheduler(lambda agent: self.client(SCHEDULER, agent), options)
 
     def kubelet(self) -> Component:

@@ -25,7 +25,7 @@ SCHEDULER = "scheduler"
 _NODES_GROUP = "system:nodes"
 _IDENTITIES: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", ("system:masters",)),
-    # Its controllers act with one identity; upstream gives each a ServiceAccount of its own, bound to just what it needs.
+    # Its right is to make tokens: each controller acts as a ServiceAccount of its own.
     CONTROLLER_MANAGER: ("system:kube-controller-manager", ()),
     SCHEDULER: ("system:kube-scheduler", ()),
 }
