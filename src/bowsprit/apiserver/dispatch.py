@@ -69,6 +69,8 @@ async def resource(server: Server, exchange: _Exchange) -> Answer | Sent | web.S
         raise no_such_resource()
     if endpoint.version.deprecation_warning:
         ctx.warn(endpoint.version.deprecation_warning)
+    if endpoint.resource.open is not None:
+        endpoint = Endpoint(await endpoint.resource.open(ctx, endpoint.collection), endpoint.version)
     call = Call(ctx, exchange.request, endpoint, server.registry, server.admission, server.authorizer)
     if info.subresource:
         return await _subresource(call, exchange)

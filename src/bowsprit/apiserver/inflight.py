@@ -22,12 +22,13 @@ class InFlight:
         self.counts = {"read": 0, "write": 0, "long": 0}
         self.peaks = {"read": 0, "write": 0}
         self.refused = 0
+        self.long_running_subresources = set(LONG_RUNNING_SUBRESOURCES)
         self._idle: asyncio.Event | None = None
 
-    @staticmethod
-    def sort_of(info: RequestInfo, method: str) -> str:
+    def sort_of(self, info: RequestInfo, method: str) -> str:
+        """ "read", "write" or "long"."""
         if info.is_resource:
-            if info.verb in LONG_RUNNING_VERBS or info.subresource in LONG_RUNNING_SUBRESOURCES:
+            if info.verb in LONG_RUNNING_VERBS or info.subresource in self.long_running_subresources:
                 return "long"
             return "read" if info.verb in _READ_VERBS else "write"
         return "read" if method in ("GET", "HEAD", "OPTIONS") else "write"

@@ -47,7 +47,7 @@ class Registry:
 
     async def add(self, resource: Resource) -> Collection:
         """Serves a resource; its objects are loaded when this returns. Replaces one of the same group and name."""
-        collection = Collection(resource, self.store, self.world)
+        collection = Collection(resource, resource.store or self.store, self.world)
         if resource.virtual is None:
             await collection.cacher.start()
         previous = self._collections.get(resource.gr)

@@ -20,7 +20,9 @@ from bowsprit.machinery.typed import Typed
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
 
+    from bowsprit.apiserver.collection import Collection
     from bowsprit.apiserver.request import RequestContext
+    from bowsprit.store.protocol import Store
 
 STANDARD_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -200,6 +202,10 @@ class Virtual:
     list: Callable[[RequestContext], Awaitable[Obj]] | None = None  # gives the whole List object
 
 
+Open = Callable[["RequestContext", "Collection"], Awaitable["Collection"]]
+"""Gives the collection that one request is answered from, in place of the registered one."""
+
+
 @dataclass(slots=True, eq=False)
 class Resource:
     """One stored (or virtual) collection and everything the server must know to serve it."""
@@ -223,6 +229,8 @@ class Resource:
         default_factory=dict
     )  # subresource ("" main) -> fieldsV1 set of fields that apply and update must not own, per upstream GetResetFields
     custom: bool = False  # from a CustomResourceDefinition: untyped answers, and other texts for what is not found
+    store: Store | None = None  # where the objects live, if not in the server's store
+    open: Open | None = None  # for objects that live outside the server
     key_prefix: str = (
         ""  # default as upstream: "/registry/<plural>/", "/registry/<group>/<plural>/" for custom resources
     )

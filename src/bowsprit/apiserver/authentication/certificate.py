@@ -32,45 +32,22 @@ _UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 Now = Callable[[], datetime.datetime]
 
 
-class Trust:
-    """A bundle of authorities, re-read when its file changes.
+class Roots:
+    """Authorities that client certificates are verified against; `replace` takes others."""
 
-    Raises:
-        PKIError: the file holds no certificate.
-    """
-
-    def __init__(self, bundle: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = bundle
-        self._clock = clock
-        self._looked = clock()
-        self._stamp: tuple[int, int] = (0, 0)
+    def __init__(self, pem: bytes = b"") -> None:
         self._roots: list[x509.Certificate] = []
         self.generation = 0
-        self._load()
+        if pem:
+            self.replace(pem)
 
-    @property
-    def pem(self) -> bytes:
-        """The bundle as it is now."""
-        return read_file(self._path)
-
-    def _load(self) -> None:
-        info = self._path.stat()
-        stamp = (info.st_mtime_ns, info.st_ino)
-        if stamp != self._stamp:
-            self._roots = load_certificates(read_file(self._path))
-            self._stamp = stamp
-            self.generation += 1
+    def replace(self, pem: bytes) -> None:
+        """Trusts the certificates of a bundle from now on; none at all when it is empty. Raises PKIError."""
+        self._roots = load_certificates(pem) if pem else []
+        self.generation += 1
 
     def refresh(self) -> None:
-        """Take up a changed file, looked at once a second; a broken one leaves the last good bundle."""
-        now = self._clock()
-        if now - self._looked < _LOOK_EVERY:
-            return
-        self._looked = now
-        try:
-            self._load()
-        except (OSError, PKIError):
-            return
+        """Called before each use."""
 
     def verify(self, leaf: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime.datetime) -> str:
         """Why the certificate is not good for a client, "" when it is."""
@@ -91,6 +68,45 @@ class Trust:
             rest.remove(parent)
             current = parent
         return "x509: too many intermediates"
+
+
+class Trust(Roots):
+    """A bundle of authorities, re-read when its file changes.
+
+    Raises:
+        PKIError: the file holds no certificate.
+    """
+
+    def __init__(self, bundle: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._path = bundle
+        self._clock = clock
+        self._looked = clock()
+        self._stamp: tuple[int, int] = (0, 0)
+        self._load()
+
+    @property
+    def pem(self) -> bytes:
+        """The bundle as it is now."""
+        return read_file(self._path)
+
+    def _load(self) -> None:
+        info = self._path.stat()
+        stamp = (info.st_mtime_ns, info.st_ino)
+        if stamp != self._stamp:
+            self.replace(read_file(self._path))
+            self._stamp = stamp
+
+    def refresh(self) -> None:
+        """Take up a changed file, looked at once a second; a broken one leaves the last good bundle."""
+        now = self._clock()
+        if now - self._looked < _LOOK_EVERY:
+            return
+        self._looked = now
+        try:
+            self._load()
+        except (OSError, PKIError):
+            return
 
 
 def _issuer(cert: x509.Certificate, candidates: Sequence[x509.Certificate]) -> x509.Certificate | None:
@@ -149,7 +165,7 @@ def certificate_user(cert: x509.Certificate) -> UserInfo | None:
 class VerifiedPeer:
     """Verifies the peer certificate of a connection against one trust, once per connection and bundle."""
 
-    def __init__(self, trust: Trust, key: str, now: Now) -> None:
+    def __init__(self, trust: Roots, key: str, now: Now) -> None:
         self._trust = trust
         self._key = key
         self._now = now
@@ -182,7 +198,7 @@ class VerifiedPeer:
 class CertificateAuthenticator:
     """`--client-ca-file`: any certificate of that authority with a common name."""
 
-    def __init__(self, trust: Trust, now: Now) -> None:
+    def __init__(self, trust: Roots, now: Now) -> None:
         self._peer = VerifiedPeer(trust, "client-ca", now)
 
     async def authenticate(self, credentials: Credentials) -> Authenticated | None:

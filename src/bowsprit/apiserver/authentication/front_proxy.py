@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from cryptography.x509.oid import NameOID
 
 from bowsprit.apiserver.access import Authenticated, Credentials
-from bowsprit.apiserver.authentication.certificate import Now, Trust, VerifiedPeer
+from bowsprit.apiserver.authentication.certificate import Now, Roots, VerifiedPeer
 from bowsprit.apiserver.user import UserInfo
 from bowsprit.machinery.errors import StatusError
 
@@ -32,7 +32,7 @@ class FrontProxyHeaders:
 class FrontProxyAuthenticator:
     """`--requestheader-client-ca-file`. A certificate of another authority is left to the next authenticator."""
 
-    def __init__(self, trust: Trust, headers: FrontProxyHeaders, now: Now) -> None:
+    def __init__(self, trust: Roots, headers: FrontProxyHeaders, now: Now) -> None:
         self._peer = VerifiedPeer(trust, "front-proxy", now)
         self._headers = headers
 
