@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bowsprit.cluster.config import ClusterConfig, NodeGroup
-from bowsprit.cluster.credentials import CONTROLLER_MANAGER, SCHEDULER, Credentials
+from bowsprit.cluster.credentials import ADMIN, CONTROLLER_MANAGER, SCHEDULER, Credentials
 from bowsprit.cluster.flags import with_flags
 from bowsprit.cluster.paths import ClusterPaths
 from bowsprit.cluster.process import Component
@@ -115,7 +115,8 @@ class Plan:
         return f"sqlite:{self.paths.database}" if self.config.store == "sqlite" else self.config.store
 
     def controller_manager(self) -> Component:
-        """kube-controller-manager."""
+        """kube-controller-manager, and what it does once for a new cluster."""
+        from bowsprit.cluster.addons import WithAddons
         from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
 
         options = with_flags(
@@ -126,7 +127,8 @@ class Plan:
             self.config.components.controller_manager.flags,
             _CONTROLLER_MANAGER_FLAGS,
         )
-        return ControllerManager(self.client(CONTROLLER_MANAGER, "kube-controller-manager"), options)
+        manager = ControllerManager(self.client(CONTROLLER_MANAGER, "kube-controller-manager"), options)
+        return WithAddons(manager, lambda: self.client(ADMIN, "bowsprit"))
 
     def scheduler(self) -> Component:
         """kube-scheduler."""

@@ -11,6 +11,16 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.selectors import LabelSelector, SelectorError
 
 
+def _with_claims(template: Obj, spec: Obj) -> Obj:
+    """The template with a volume for each claim template of a StatefulSet: containers mount them by their names."""
+    claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
+    pod = template.get("spec") or {}
+    volumes = pod.get("volumes") or []
+    named = {volume.get("name") for volume in volumes}
+    added = [{"name": name, "emptyDir": {}} for name in claims if name not in named]
+    return template | {"spec": pod | {"volumes": [*volumes, *added]}} if added else template
+
+
 def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]:
     """The selector is there and matches the template's labels; pods restart always and have no deadline."""
     errors: list[FieldError] = []
@@ -36,7 +46,7 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
     if selector is not None and not selector.is_empty() and not selector.matches(labels):
         detail = "`selector` does not match template `labels`"
         errors.append(fielderrors.invalid(place.child("metadata", "labels"), labels, detail))
-    errors += template_errors(template, place)
+    errors += template_errors(_with_claims(template, spec), place)
     pod = template.get("spec") or {}
     if pod.get("restartPolicy") != "Always":
         spot = place.child("spec", "restartPolicy")
