@@ -79,7 +79,7 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float
 @_explained
 def up(ctx: click.Context, /, name: str | None, config_file: str | None, **settings: Any) -> None:
     """Start a cluster, or find it running; merge its context into your kubeconfig."""
-    from bowsprit.cluster.lifecycle import find_cluster, start_cluster, wait_ready
+    from bowsprit.cluster.lifecycle import find_cluster, start_cluster, stop_cluster, wait_ready
 
     progress = Progress(quiet=ctx.obj["quiet"], colour=ctx.obj["color"], form=settings["output"] or "")
     config = _configuration(name, config_file, settings)
@@ -90,7 +90,12 @@ def up(ctx: click.Context, /, name: str | None, config_file: str | None, **setti
     state = start_cluster(config)
     verb = "is already running" if running else "started"
     if settings["wait"]:
-        state = wait_ready(config.name, settings["wait"], on_ready=_announcer(progress, state.config))
+        try:
+            state = wait_ready(config.name, settings["wait"], on_ready=_announcer(progress, state.config))
+        except ClusterError as exc:
+            if exc.reason == "ComponentFailed" and not running:
+                stop_cluster(state)
+            raise
     path = _merge(state, settings)
     switched = "" if settings["no_switch"] else " and switched to it"
     progress.step("kubeconfig", f"Merged context bowsprit-{state.name} into {path}{switched}", file=str(path))

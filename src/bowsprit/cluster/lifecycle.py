@@ -143,7 +143,8 @@ def wait_ready(name: str, seconds: float, *, on_ready: Callable[[str, float], No
         on_ready: called once per component with its name and the seconds since the call.
 
     Raises:
-        ClusterError: the supervisor ended, a component keeps failing, or the time is over.
+        ClusterError: the supervisor ended or a component keeps failing (reason ``ComponentFailed``), or the time is over
+            (``NotReady``).
     """
     started = time.monotonic()
     seen: set[str] = set()
@@ -157,26 +158,28 @@ def wait_ready(name: str, seconds: float, *, on_ready: Callable[[str, float], No
                 if on_ready is not None:
                     on_ready(component["name"], elapsed)
             if component["restarts"] >= 3 and not component["ready"]:
-                raise _failed(state, component["name"], f"keeps failing ({component['lastExit']})")
+                what = f"keeps failing ({component['lastExit']})"
+                raise _failed(state, component["name"], what, reason="ComponentFailed")
         if state.phase == "Running":
             return state
         if state.supervisor_pid:
             alive_since = alive_since or elapsed
         elif alive_since or elapsed > 5.0:
-            raise _failed(state, "supervisor", "ended before the cluster was ready")
+            what = "ended before the cluster was ready"
+            raise _failed(state, "supervisor", what, reason="ComponentFailed")
         if elapsed > seconds:
             waiting = [component["name"] for component in state.components if not component["ready"]]
             raise _failed(state, waiting[0] if waiting else "supervisor", f"is not ready after {seconds:g} s")
         time.sleep(_POLL)
 
 
-def _failed(state: ClusterState, component: str, what: str) -> ClusterError:
+def _failed(state: ClusterState, component: str, what: str, reason: str = "NotReady") -> ClusterError:
     log = state.paths.logs / f"{component}.log"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
     last = f": {lines[-1].strip()[:300]}" if lines else ""
     return ClusterError(
         f"{component} {what}{last}",
-        reason="NotReady",
+        reason=reason,
         hint=f"bowsprit logs {component} --name {state.name}",
     )
 
