@@ -1,8 +1,8 @@
-"""The runner of the recorded session is a module of its own."""
+"""Modules that tests share lie beside them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # kubectl_transcripts
+sys.path.insert(0, str(Path(__file__).parent))  # eventually, kubectl_transcripts

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from eventually import eventually
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 STATEFUL_SET = """
@@ -69,14 +69,6 @@ def home(tmp_path: Path) -> Iterator[Home]:
     yield own
     for line in own.bowsprit("get", "clusters", "-o", "name").stdout.split():
         own.bowsprit("delete", "--yes", "--name", line.removeprefix("cluster/"))
-
-
-def eventually(met: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until it is met."""
-    deadline = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < deadline, "not met in time"
-        time.sleep(0.05)
 
 
 def test_what_was_stored_survives_down_and_kill(home: Home) -> None:
