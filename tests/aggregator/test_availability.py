@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bowsprit.aggregator.availability import PASSED, discovery_entries, judge, unreachable, with_condition
+from bowsprit.aggregator.availability import PASSED, Condition, judge, unreachable, with_condition
+from bowsprit.aggregator.discovery import discovery_entries
 
 REFERENCE = {"namespace": "ns", "name": "svc", "port": 443}
 
@@ -21,6 +22,10 @@ def endpoints(name: str = "https", ready: bool | None = True) -> dict[str, Any]:
         "ports": [{"name": name, "port": 8443}],
         "endpoints": [{"addresses": ["10.0.0.1"], "conditions": conditions}],
     }
+
+
+def judged(found: Any, slices: Any) -> Condition | None:
+    return judge(REFERENCE, lambda *_: found, lambda *_: slices)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ def endpoints(name: str = "https", ready: bool | None = True) -> dict[str, Any]:
     ],
 )
 def test_the_first_rule_that_fails_is_told(found, slices, reason, message):
-    condition = judge(REFERENCE, found, slices)
+    condition = judged(found, slices)
     assert condition is not None
     assert (condition.status, condition.reason, condition.message) == ("False", reason, message)
 
@@ -48,7 +53,19 @@ def test_the_first_rule_that_fails_is_told(found, slices, reason, message):
     [(service(), [endpoints()]), (service(), [endpoints(ready=None)]), (service(type="ExternalName"), [])],
 )
 def test_what_may_be_asked(found, slices):
-    assert judge(REFERENCE, found, slices) is None
+    assert judged(found, slices) is None
+
+
+def test_what_cannot_be_looked_at_is_unknown():
+    def fails(*_: str) -> Any:
+        raise LookupError("the cache is gone")
+
+    assert judge(REFERENCE, fails, fails) == Condition(
+        "Unknown", "ServiceAccessError", 'service/svc in "ns" cannot be checked due to: the cache is gone'
+    )
+    assert judge(REFERENCE, lambda *_: service(), fails) == Condition(
+        "Unknown", "EndpointsAccessError", 'service/svc in "ns" cannot be checked due to: the cache is gone'
+    )
 
 
 def test_the_time_changes_with_the_status_only():

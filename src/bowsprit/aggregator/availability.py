@@ -5,7 +5,7 @@ Upstream: kube-aggregator pkg/controllers/status/remote/remote_available_control
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bowsprit.machinery.goformat import quote
@@ -29,17 +29,23 @@ def unreachable(detail: str) -> Condition:
     return Condition("False", "FailedDiscoveryCheck", detail)
 
 
-def judge(reference: Obj, service: Obj | None, slices: Sequence[Obj]) -> Condition | None:
+def judge(
+    reference: Obj, service_of: Callable[[str, str], Obj | None], slices_of: Callable[[str, str], Sequence[Obj]]
+) -> Condition | None:
     """The first rule that fails; None when the backend may be asked.
 
     Args:
         reference: `spec.service` of the APIService.
-        service: the Service, None when it does not exist.
-        slices: its EndpointSlices.
+        service_of: the Service (namespace, name), None when it does not exist; may raise LookupError.
+        slices_of: the EndpointSlices of a Service; may raise LookupError.
     """
     name, namespace = reference.get("name", ""), reference.get("namespace", "")
     port = int(reference.get("port") or 443)
     where = f"service/{name} in {quote(namespace)}"
+    try:
+        service = service_of(namespace, name)
+    except LookupError as failure:
+        return Condition("Unknown", "ServiceAccessError", f"{where} cannot be checked due to: {_told(failure)}")
     if service is None:
         return Condition("False", "ServiceNotFound", f"{where} is not present")
     spec = service.get("spec") or {}
@@ -48,6 +54,10 @@ def judge(reference: Obj, service: Obj | None, slices: Sequence[Obj]) -> Conditi
     chosen = next((item for item in spec.get("ports") or () if item.get("port") == port), None)
     if chosen is None:
         return Condition("False", "ServicePortError", f"{where} is not listening on port {port}")
+    try:
+        slices = slices_of(namespace, name)
+    except LookupError as failure:
+        return Condition("Unknown", "EndpointsAccessError", f"{where} cannot be checked due to: {_told(failure)}")
     if not slices:
         return Condition("False", "EndpointsNotFound", f"cannot find endpointslices for {where}")
     port_name = chosen.get("name") or ""
@@ -57,13 +67,14 @@ def judge(reference: Obj, service: Obj | None, slices: Sequence[Obj]) -> Conditi
     return None
 
 
+def _told(failure: LookupError) -> object:
+    return failure.args[0] if failure.args else failure
+
+
 def _has_ready_address(item: Obj, port_name: str) -> bool:
-    if not any((port.get("name") or "") == port_name for port in item.get("ports") or ()):
+    if not any(nested(one, "conditions", "ready", default=True) for one in item.get("endpoints") or ()):
         return False
-    return any(
-        endpoint.get("addresses") and nested(endpoint, "conditions", "ready", default=True)
-        for endpoint in item.get("endpoints") or ()
-    )
+    return any((one.get("name") or "") == port_name and one.get("port") for one in item.get("ports") or ())
 
 
 def with_condition(api_service: Obj, condition: Condition, now: str) -> Obj | None:
@@ -86,34 +97,3 @@ def with_condition(api_service: Obj, condition: Condition, now: str) -> Obj | No
     status = dict(api_service.get("status") or {})
     others = [item for item in status.get("conditions") or () if item.get("type") != "Available"]
     return {**api_service, "status": {**status, "conditions": [*others, entry]}}
-
-
-def discovery_entries(resources: Iterable[Obj]) -> list[Obj]:
-    """An APIResourceList's resources as aggregated discovery has them, subresources below their resource."""
-    found: dict[str, Obj] = {}
-    later: list[Obj] = []
-    for item in resources:
-        if "/" in item.get("name", ""):
-            later.append(item)
-            continue
-        entry: Obj = {
-            "resource": item.get("name", ""),
-            "responseKind": _kind(item),
-            "scope": "Namespaced" if item.get("namespaced") else "Cluster",
-            "singularResource": item.get("singularName", ""),
-            "verbs": list(item.get("verbs") or ()),
-        }
-        for field in ("shortNames", "categories"):
-            if item.get(field):
-                entry[field] = list(item[field])
-        found[entry["resource"]] = entry
-    for item in later:
-        resource, _, subresource = item["name"].partition("/")
-        if resource in found:
-            below = {"subresource": subresource, "responseKind": _kind(item), "verbs": list(item.get("verbs") or ())}
-            found[resource].setdefault("subresources", []).append(below)
-    return list(found.values())
-
-
-def _kind(item: Obj) -> Obj:
-    return {"group": item.get("group", ""), "version": item.get("version", ""), "kind": item.get("kind", "")}

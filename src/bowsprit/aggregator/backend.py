@@ -1,211 +1,199 @@
-"""One extension API server: how it is reached, and what is asked of it.
+"""One extension API server, as one APIService describes it: how it is reached, and what the aggregator itself asks of it.
 
-Upstream: kube-aggregator pkg/apiserver/{handler_proxy,handler_discovery}.go. The server name of TLS is always `<service>.<namespace>.svc`,
-whatever address is dialled; the front proxy's client certificate says that the X-Remote-* headers may be believed.
+Upstream: kube-aggregator pkg/apiserver/handler_proxy.go and its controllers' clients.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from base64 import b64decode
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from bowsprit.aggregator.availability import PASSED, Condition, discovery_entries, unreachable
-from bowsprit.machinery.codec import decode_json
-from bowsprit.machinery.decodeerror import DecodeError
-from bowsprit.machinery.goformat import quote
+from bowsprit.aggregator.connection import BackendError, Connection
+from bowsprit.aggregator.framing import Head
+from bowsprit.aggregator.pool import Pool
+from bowsprit.aggregator.trust import ClientCertificate, TrustError
 from bowsprit.machinery.names import GroupVersion
-from bowsprit.machinery.objects import Obj
-from bowsprit.net.dial import Dialer, DialError
-from bowsprit.net.dial_connector import DialConnector
+from bowsprit.machinery.objects import Obj, find_condition
+from bowsprit.net.dial import Dialer, join_host_port
 
-if TYPE_CHECKING:
-    import aiohttp
-
-PROBES = 5
-PROBE_SECONDS = 5.0
-_LARGEST_DOCUMENT = 32 << 20
-_CONNECTIONS = 32
-_AGGREGATED = (
-    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
-    "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
-)
-AGGREGATOR_HEADERS = {"X-Remote-User": "system:kube-aggregator", "X-Remote-Group": "system:masters"}
+LARGEST_DOCUMENT = 32 << 20
+Fields = Sequence[tuple[str, str]]
 
 Resolve = Callable[[str, str, int], Awaitable[tuple[str, int]]]
 """Where a Service (namespace, name, port) is reached; raises LookupError with the text to tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What backends share: how services are found and reached, who we are, and the time."""
+
+    resolve: Resolve
+    dialer: Dialer
+    client: ClientCertificate | None
+    now: Callable[[], datetime]
+    no_names: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A complete answer."""
+
+    status: int
+    body: bytes
+    content_type: str = ""
+    etag: str = ""
+
+
 class Backend:
-    """The server behind one APIService's spec.
+    """See the module's docstring. `failure` says why nobody can talk to it, "" if all is well with its spec."""
 
-    Args:
-        spec: the APIService's spec; it must name a service.
-        client_certificate: certificate and key of the front proxy, if there are any.
-
-    Raises:
-        ValueError: the CA bundle or the certificate cannot be used.
-    """
-
-    def __init__(
-        self, spec: Obj, resolve: Resolve, dialer: Dialer, client_certificate: tuple[Path, Path] | None
-    ) -> None:
+    def __init__(self, name: str, spec: Obj, way: Way) -> None:
+        self.name = name
         self.spec = spec
         self.group_version = GroupVersion(spec.get("group", ""), spec["version"])
-        self._resolve = resolve
         service = spec["service"]
-        self._service = (service.get("namespace", ""), service.get("name", ""), int(service.get("port") or 443))
-        self._server_name = f"{self._service[1]}.{self._service[0]}.svc"
-        self._dialer = dialer
-        self._context = _context(spec, client_certificate)
-        self._session: aiohttp.ClientSession | None = None
+        self.service = (service.get("namespace", ""), service.get("name", ""), int(service.get("port") or 443))
         self.available = False
+        self.failure = ""
+        self.pool: Pool | None = None
+        self._resolve = way.resolve
+        server_name = f"{self.service[1]}.{self.service[0]}.svc"
+        try:
+            self.pool = Pool(spec, server_name, way.dialer, way.client, way.now, way.no_names)
+        except TrustError as failure:
+            self.failure = str(failure)
 
     @property
     def path(self) -> str:
         """Its discovery path."""
-        group_version = self.group_version
-        return f"/apis/{group_version.group}/{group_version.version}"
+        group, version = self.group_version.group, self.group_version.version
+        return f"/apis/{group}/{version}" if group else f"/api/{version}"
 
-    async def close(self) -> None:
+    def follow(self, item: Obj) -> None:
+        """Requests are passed on while the APIService's condition says so, whoever wrote it."""
+        condition = find_condition(item, "Available") or {}
+        self.available = condition.get("status") == "True"
+
+    def retire(self) -> None:
+        """Its registration has changed or gone; requests that are under way go on."""
+        if self.pool is not None:
+            self.pool.retire()
+
+    def close(self) -> None:
         """Close its connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self.pool is not None:
+            self.pool.close()
 
-    async def url(self) -> str:
-        """The address now. Raises LookupError."""
-        host, port = await self._resolve(*self._service)
-        return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    async def address(self) -> tuple[str, int]:
+        """Where it is now. Raises LookupError."""
+        return await self._resolve(*self.service)
 
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The pooled client."""
-        import aiohttp
+    async def fetch(self, address: tuple[str, int], path: str, fields: Fields) -> Fetched:
+        """GET a document of bounded size. The caller sets the time limit.
 
-        if self._session is None:
-            connector = DialConnector(
-                self._dialer, context=self._context, server_hostname=self._server_name, limit=_CONNECTIONS
-            )
-            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
-        return self._session
+        Raises:
+            BackendError: no complete answer came.
+        """
+        pool = self.pool
+        if pool is None:
+            raise BackendError(self.failure)
+        host = join_host_port(*address)
+        request = request_bytes("GET", path, [("Host", host), *fields, ("Accept-Encoding", "gzip")])
+        for fresh in (False, True):
+            connection = await pool.acquire(*address, fresh=fresh)
+            reused = connection.used
+            collector = _Collector(connection)
+            try:
+                connection.begin(collector, request, bodiless=False)
+                return await collector.done
+            except BackendError as failure:
+                if not (reused and failure.unanswered):
+                    raise
+            finally:
+                if not collector.complete:
+                    connection.abort()
+        raise AssertionError("a fresh connection is never a reused one")
 
-    async def probe(self) -> Condition:
-        """Ask five times at once; one good answer is enough."""
+    async def ask(self, path: str, fields: Fields, user: str, groups: Sequence[str], seconds: float) -> Fetched:
+        """GET as one of the aggregator's own users, as any other request goes; without an answer there is a 503."""
+        if not self.available:
+            return Fetched(503, b"service unavailable\n")
         try:
-            url = await self.url() + self.path
-        except LookupError as exc:
-            return unreachable(f"failing or missing response from {self.path}: {exc.args[0] if exc.args else exc}")
-        tasks = [asyncio.ensure_future(self._probe_once(url)) for _ in range(PROBES)]
-        problem = ""
-        try:
-            for finished in asyncio.as_completed(tasks):
-                problem = await finished
-                if not problem:
-                    return PASSED
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return unreachable(problem)
-
-    async def _probe_once(self, url: str) -> str:
-        import aiohttp
-
-        try:
-            async with (
-                asyncio.timeout(PROBE_SECONDS),
-                self.session.get(url, headers=AGGREGATOR_HEADERS, allow_redirects=False) as answer,
-            ):
-                return "" if 200 <= answer.status < 300 else f"bad status from {url}: {answer.status}"
+            address = await self.address()
+            host = join_host_port(*address)
+            identity = [("X-Remote-User", user), *(("X-Remote-Group", group) for group in groups)]
+            forwarded = [("X-Forwarded-Host", host), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Uri", path)]
+            async with asyncio.timeout(seconds):
+                return await self.fetch(address, path, [*fields, *forwarded, *identity])
+        except (LookupError, BackendError) as failure:
+            return Fetched(503, f"error trying to reach service: {failure}\n".encode())
         except TimeoutError:
-            return f"failing or missing response from {url}: Get {quote(url)}: context deadline exceeded"
-        except (aiohttp.ClientError, DialError, OSError) as exc:
-            return f"failing or missing response from {url}: Get {quote(url)}: {failure_text(exc)}"
+            return Fetched(503, b"request timed out")
 
-    async def resources(self) -> list[Obj]:
-        """Its resources as aggregated discovery has them. Raises LookupError when it does not tell."""
-        status, kind, body = await self._get("/apis", _AGGREGATED)
-        if status == 200 and "as=APIGroupDiscoveryList" in kind:
-            for group in _decoded(body).get("items") or ():
-                if group.get("metadata", {}).get("name") == self.group_version.group:
-                    for version in group.get("versions") or ():
-                        if version.get("version") == self.group_version.version:
-                            return list(version.get("resources") or ())
-        status, _, body = await self._get(self.path, "application/json")
-        if status != 200:
-            raise LookupError(f"discovery answered {status}")
-        return discovery_entries(_decoded(body).get("resources") or ())
 
-    async def openapi(self) -> Obj | None:
-        """Its OpenAPI v3 document, None when it has none."""
+def request_bytes(method: str, target: str, fields: Fields, body: bytes = b"") -> bytes:
+    """A request as it goes onto the wire."""
+    lines = [f"{method} {target} HTTP/1.1\r\n", *[f"{name}: {value}\r\n" for name, value in fields], "\r\n"]
+    return "".join(lines).encode("utf-8", "surrogateescape") + body
+
+
+class Gunzip:
+    """Undoes gzip piece by piece, each as far as it goes."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(31)
+
+    def feed(self, pieces: Sequence[bytes], largest: int = 0) -> bytes:
+        """Content for compressed pieces; `largest` bounds it. Raises BackendError."""
         try:
-            path = f"/openapi/v3{self.path}"
-            status, _, body = await self._get(path, "application/json")
-        except LookupError:
-            return None
-        return _decoded(body) if status == 200 else None
+            made = [self._stream.decompress(piece, largest) for piece in pieces]
+        except zlib.error as exc:
+            raise BackendError("gzip: invalid header") from exc
+        if self._stream.unconsumed_tail:
+            raise BackendError(f"the document is larger than {largest} bytes")
+        return b"".join(made)
 
-    async def _get(self, path: str, accept: str) -> tuple[int, str, bytes]:
-        import aiohttp
 
-        headers = {**AGGREGATOR_HEADERS, "Accept": accept, "Accept-Encoding": "identity"}
+class _Collector:
+    """An exchange whose answer is kept."""
+
+    wants_payload = True
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._head: Head | None = None
+        self._gunzip: Gunzip | None = None
+        self._body = bytearray()
+        self.complete = False
+        self.done: asyncio.Future[Fetched] = asyncio.get_running_loop().create_future()
+
+    def on_head(self, head: Head, *, more: bool) -> None:
+        self._head = head
+        if head.get(b"content-encoding").lower() == b"gzip":
+            self._gunzip = Gunzip()
+
+    def on_data(self, wire: bytes, payload: list[bytes]) -> None:
         try:
-            url = await self.url() + path
-            async with (
-                asyncio.timeout(PROBE_SECONDS),
-                self.session.get(url, headers=headers, allow_redirects=False) as answer,
-            ):
-                body = bytearray()
-                async for piece in answer.content.iter_any():
-                    body += piece
-                    if len(body) > _LARGEST_DOCUMENT:
-                        raise LookupError(f"{path} is larger than {_LARGEST_DOCUMENT} bytes")
-                return answer.status, answer.headers.get("Content-Type", ""), bytes(body)
-        except (aiohttp.ClientError, DialError, OSError, TimeoutError) as exc:
-            raise LookupError(failure_text(exc)) from exc
+            if self._gunzip is not None:
+                self._body += self._gunzip.feed(payload, LARGEST_DOCUMENT)
+            else:
+                self._body += b"".join(payload)
+            if len(self._body) > LARGEST_DOCUMENT:
+                raise BackendError(f"the document is larger than {LARGEST_DOCUMENT} bytes")
+        except BackendError as failure:
+            self._connection.abort()
+            self.on_end(failure)
 
-
-def _decoded(body: bytes) -> Obj:
-    try:
-        value: Any = decode_json(body)
-    except DecodeError as exc:
-        raise LookupError(f"malformed document: {exc}") from exc
-    if not isinstance(value, dict):
-        raise LookupError("malformed document: no JSON object")
-    return value
-
-
-def failure_text(exc: BaseException) -> str:
-    """Why a connection failed, in Go's words where operators know them."""
-    import aiohttp
-
-    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
-        reason = getattr(exc.certificate_error, "verify_message", "") or str(exc.certificate_error)
-        unknown = "self-signed" in reason or "unable to get" in reason
-        text = "certificate signed by unknown authority" if unknown else reason
-        return f"tls: failed to verify certificate: x509: {text}"
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        if isinstance(exc.os_error, ConnectionRefusedError):
-            return f"dial tcp {exc.host}:{exc.port}: connect: connection refused"
-        return f"dial tcp {exc.host}:{exc.port}: {exc.os_error.strerror or exc.os_error}"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "EOF"
-    return str(exc) or type(exc).__name__
-
-
-def _context(spec: Obj, client_certificate: tuple[Path, Path] | None) -> ssl.SSLContext:
-    bundle = spec.get("caBundle") or ""
-    try:
-        context = ssl.create_default_context(cadata=b64decode(bundle).decode() if bundle else None)
-        if spec.get("insecureSkipTLSVerify"):
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if client_certificate is not None:
-            context.load_cert_chain(*client_certificate)
-    except (OSError, ValueError, ssl.SSLError) as exc:
-        raise ValueError(f"cannot use the CA bundle or the proxy client certificate: {exc}") from exc
-    return context
+    def on_end(self, error: BackendError | None) -> None:
+        self.complete = True
+        if self.done.done():
+            return
+        head = self._head
+        if error is not None or head is None:
+            self.done.set_exception(error or BackendError("EOF"))
+            return
+        content_type = head.get(b"content-type").decode("latin-1")
+        self.done.set_result(Fetched(head.status, bytes(self._body), content_type, head.get(b"etag").decode("latin-1")))

@@ -48,6 +48,7 @@ class DiscoveryIndex:
         self._registry = registry
         self.server_address = server_address
         self._foreign: dict[GroupVersion, _Foreign] = {}
+        self._announced: frozenset[GroupVersion] = frozenset()
         self._priorities = _Priorities()
         self._cache: dict[str, tuple[bytes, str]] = {}
         registry.on_change(self.invalidate)
@@ -76,19 +77,29 @@ class DiscoveryIndex:
 
     def put_foreign(self, gv: GroupVersion, resources: Sequence[Obj], *, stale: bool = False) -> None:
         """Publishes a group-version of another server: entries of an APIVersionDiscovery's `resources`."""
-        self._foreign[gv] = _Foreign(resources, stale)
-        self.invalidate()
+        known, new = self._foreign.get(gv), _Foreign(resources, stale)
+        if known != new:
+            self._foreign[gv] = new
+            self.invalidate()
 
     def drop_foreign(self, gv: GroupVersion) -> None:
         if self._foreign.pop(gv, None) is not None:
             self.invalidate()
 
+    def announce(self, gvs: Iterable[GroupVersion]) -> None:
+        """Group-versions that legacy discovery lists whether or not anybody serves them."""
+        announced = frozenset(gv for gv in gvs if gv.group)
+        if announced != self._announced:
+            self._announced = announced
+            self.invalidate()
+
     # -- order -----------------------------------------------------------------------------------------------------------
 
-    def groups(self) -> list[tuple[str, list[GroupVersion]]]:
+    def groups(self, *, announced: bool = False) -> list[tuple[str, list[GroupVersion]]]:
         """All groups but the core one with their versions, both in order of preference."""
         found: dict[str, list[GroupVersion]] = {}
-        for gv in (*self._registry.group_versions(), *self._foreign):
+        further = sorted(self._announced, key=str) if announced else ()
+        for gv in (*self._registry.group_versions(), *self._foreign, *further):
             versions = found.setdefault(gv.group, [])
             if gv.group and gv not in versions:
                 versions.append(gv)
@@ -130,11 +141,9 @@ class DiscoveryIndex:
     def _version(self, gv: GroupVersion) -> Obj:
         foreign = self._foreign.get(gv)
         if foreign is not None:
-            return {
-                "version": gv.version,
-                "resources": list(foreign.resources),
-                "freshness": discovery.STALE if foreign.stale else discovery.FRESH,
-            }
+            resources = {"resources": list(foreign.resources)} if foreign.resources else {}
+            freshness = discovery.STALE if foreign.stale else discovery.FRESH
+            return {"version": gv.version, **resources, "freshness": freshness}
         return discovery.version_discovery(gv, self._discovered(gv))
 
     async def serve_root(self, ctx: RequestContext, request: web.BaseRequest) -> Answer:
@@ -152,14 +161,14 @@ class DiscoveryIndex:
             obj = discovery.api_versions(versions, self.server_address)
         else:
             obj = discovery.api_group_list(
-                [(group, [gv.version for gv in versions]) for group, versions in self.groups()]
+                [(group, [gv.version for gv in versions]) for group, versions in self.groups(announced=True)]
             )
         return _respond(ctx, request, obj)
 
     async def serve_group(self, ctx: RequestContext, request: web.BaseRequest) -> Answer:
         """/apis/<group>."""
         wanted = ctx.info.path.split("/")[2]
-        for group, versions in self.groups():
+        for group, versions in self.groups(announced=True):
             if group == wanted:
                 return _respond(ctx, request, discovery.api_group(group, [gv.version for gv in versions]))
         return not_found_answer()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from time import time
 
 from aiohttp import web
 
-from bowsprit.apiserver.answer import TEXT, Answer
+from bowsprit.apiserver.answer import TEXT, Answer, Sent
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.machinery.codec import encode_json
 from bowsprit.machinery.objects import Obj
@@ -21,6 +21,7 @@ PROTOBUF_V3 = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
 _YEAR = 365 * 24 * 3600
 
 Supplier = Callable[[], Obj]
+Handler = Callable[[RequestContext, web.BaseRequest], Awaitable["Answer | Sent | web.StreamResponse"]]
 
 
 @dataclass(slots=True)
@@ -32,12 +33,25 @@ class _Document:
     made_at: float = 0.0
 
 
+@dataclass(slots=True)
+class _Foreign:
+    """A document that another server has (`url`, `handler`), or that was made for it (`document`)."""
+
+    owner: str
+    url: str = ""
+    handler: Handler | None = None
+    document: _Document | None = None
+    before_own: bool = False
+
+
 class OpenAPI:
     """The documents, by path ("apis/apps/v1"). They are made in a thread when first asked for."""
 
     def __init__(self) -> None:
         self._documents: dict[str, _Document] = {}
+        self._foreign: dict[str, list[_Foreign]] = {}
         self._v2 = _Document(lambda: {})
+        self.extend_v2: Callable[[Obj], Obj] | None = None  # adds other servers' paths; runs in a thread
         self._lock = asyncio.Lock()
         self.encode_v2: Callable[[Obj], bytes] | None = None
         self.encode_v3: Callable[[Obj], bytes] | None = None
@@ -53,7 +67,41 @@ class OpenAPI:
 
     def set_v2(self, supplier: Supplier) -> None:
         """How the v2 document is made."""
-        self._v2 = _Document(supplier)
+
+        def supply() -> Obj:
+            made = supplier()
+            return self.extend_v2(made) if self.extend_v2 is not None else made
+
+        self._v2 = _Document(supply)
+
+    # -- other servers' documents ----------------------------------------------------------------------------------------
+
+    def mount(self, path: str, owner: str, url: str, handler: Handler, *, before_own: bool = False) -> None:
+        """Lists an owner's v3 document of a path under `url`; whoever asks for it gets the handler's answer.
+
+        before_own: it takes the place of a document of ours.
+        """
+        self._mount(path, _Foreign(owner, url, handler, before_own=before_own))
+
+    def mount_document(self, path: str, owner: str, supplier: Supplier) -> None:
+        """Publishes a v3 document in the name of an owner; it takes the place of a document of ours."""
+        self._mount(path, _Foreign(owner, document=_Document(supplier), before_own=True))
+
+    def _mount(self, path: str, foreign: _Foreign) -> None:
+        self.unmount(path, foreign.owner)
+        self._foreign.setdefault(path, []).append(foreign)
+
+    def unmount(self, path: str, owner: str) -> None:
+        """Forgets what an owner has at a path."""
+        left = [each for each in self._foreign.get(path, ()) if each.owner != owner]
+        if left:
+            self._foreign[path] = left
+        else:
+            self._foreign.pop(path, None)
+
+    def _foreign_at(self, path: str) -> _Foreign | None:
+        own = path in self._documents
+        return next((each for each in self._foreign.get(path, ()) if each.before_own or not own), None)
 
     def invalidate_v2(self) -> None:
         self._v2.body = None
@@ -69,12 +117,15 @@ class OpenAPI:
                     document.body = body
         return document.body
 
-    async def serve_v3(self, ctx: RequestContext, request: web.BaseRequest) -> Answer:
+    async def serve_v3(self, ctx: RequestContext, request: web.BaseRequest) -> Answer | Sent | web.StreamResponse:
         """/openapi/v3 and /openapi/v3/<path>."""
         path = ctx.info.path.removeprefix("/openapi/v3").strip("/")
         if not path:
             return await self._index()
-        document = self._documents.get(path)
+        foreign = self._foreign_at(path)
+        if foreign is not None and foreign.handler is not None:
+            return await foreign.handler(ctx, request)
+        document = foreign.document if foreign is not None else self._documents.get(path)
         if document is None:
             return Answer(404, b"", "")
         sort = _sort(request.headers.get("Accept", ""), PROTOBUF_V3)
@@ -98,8 +149,12 @@ class OpenAPI:
     async def _index(self) -> Answer:
         paths = {}
         made_at = 0.0
-        for path in sorted(self._documents):
-            document = self._documents.get(path)
+        for path in sorted({*self._documents, *self._foreign}):
+            foreign = self._foreign_at(path)
+            if foreign is not None and foreign.handler is not None:
+                paths[path] = {"serverRelativeURL": foreign.url}
+                continue
+            document = foreign.document if foreign is not None else self._documents.get(path)
             if document is not None:
                 await self._made(document)
                 made_at = max(made_at, document.made_at)

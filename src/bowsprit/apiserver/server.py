@@ -30,7 +30,7 @@ from bowsprit.apiserver.access import (
     forbidden_error,
 )
 from bowsprit.apiserver.admit import Admission, AllowAll
-from bowsprit.apiserver.answer import NOSNIFF, Answer, Sent, header_lines, not_found_answer
+from bowsprit.apiserver.answer import NOSNIFF, TEXT, Answer, Sent, header_lines, not_found_answer
 from bowsprit.apiserver.collection import World
 from bowsprit.apiserver.connection import ConnectionHandler, HTTPServer, Request
 from bowsprit.apiserver.discovery import DiscoveryIndex
@@ -43,17 +43,29 @@ from bowsprit.apiserver.registry import Registry
 from bowsprit.apiserver.representation import status_answer
 from bowsprit.apiserver.request import RequestContext, RequestInfo, request_info
 from bowsprit.apiserver.user import UserInfo
-from bowsprit.machinery.errors import StatusError, internal_error, timeout
+from bowsprit.machinery.codec import encode_json
+from bowsprit.machinery.errors import StatusError, internal_error
 from bowsprit.machinery.names import GroupVersion
 from bowsprit.store.protocol import Store, StoreError
 
 logger = logging.getLogger("bowsprit.apiserver")
 
-Handler = Callable[[RequestContext, web.BaseRequest], Awaitable["Answer | web.StreamResponse"]]
+Handler = Callable[[RequestContext, web.BaseRequest], Awaitable["Answer | Sent | web.StreamResponse"]]
 
 _MAX_WARNING_BYTES = 4096
 _MAX_WARNING_CHARS = 256
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
+# Upstream's timeout filter lies outside the chain: it knows neither the client's wishes nor the flow control's headers.
+_TIMED_OUT = encode_json(
+    {
+        "metadata": {},
+        "status": "Failure",
+        "message": "Timeout: request did not complete within the allotted timeout",
+        "reason": "Timeout",
+        "details": {},
+        "code": 504,
+    }
+)
 _PANIC = "This request caused apiserver to panic. Look in the logs for details."
 
 
@@ -254,8 +266,8 @@ class Server:
             logger.error("%s %s: %s", request.method, request.path, failure)
             answer = status_answer(internal_error(str(failure)), headers.get("Accept", ""), ctx)
         except TimeoutError:
-            failure504 = timeout("request did not complete within the allotted timeout")
-            answer = status_answer(failure504, headers.get("Accept", ""), ctx)
+            answer = Answer(504, _TIMED_OUT, TEXT)
+            exchange.time_out()
         except ConnectionError:
             return Sent(499, 0, keep_alive=False)
         except Exception:
@@ -318,8 +330,8 @@ class _Exchange:
             server.metrics.authorization["denied" if decision is Decision.DENY else "no-opinion"] += 1
             raise forbidden_error(attributes, reason)
         server.metrics.authorization["allowed"] += 1
-        if self.sort == "read" and info.is_resource:
-            return await dispatch.resource(server, self)
+        if info.is_resource and (self.sort == "read" or (info.group, info.version) in server._group_versions):
+            return await dispatch.resource(server, self)  # other servers' handlers have limits of their own
         if self.sort == "long":
             return await self._dispatch(info)
         limit = (
@@ -342,7 +354,7 @@ class _Exchange:
         return await self.mounted(handler)
 
     def _handler_below(self, path: str) -> Handler | None:
-        parts = path.split("/")
+        parts = path.rstrip("/").split("/")
         if len(parts) == 4 and parts[1] == "apis":
             foreign = self.server._group_versions.get((parts[2], parts[3]))
             if foreign is not None:
@@ -351,7 +363,7 @@ class _Exchange:
             foreign = self.server._group_versions.get(("", parts[2]))
             if foreign is not None:
                 return foreign
-        found = dispatch.discovery_handler(self.server, parts)
+        found = dispatch.discovery_handler(self.server, path.split("/"))
         if found is not None:
             return found
         best = ""
@@ -360,7 +372,7 @@ class _Exchange:
                 best = prefix
         return self.server._prefixes[best] if best else None
 
-    async def mounted(self, handler: Handler) -> Answer | web.StreamResponse:
+    async def mounted(self, handler: Handler) -> Answer | Sent | web.StreamResponse:
         """Runs a handler that makes its own answer."""
         self.request.common_headers = self.common_headers()
         self.ctx.http = self.request
@@ -412,6 +424,10 @@ class _Exchange:
         self._admitted = True
         self.server.in_flight.enter(self.sort, self.ctx.user)
         self._counted = True
+
+    def time_out(self) -> None:
+        """The answer is not the chain's own."""
+        self._admitted = False
 
     def release(self) -> None:
         """Gives the place among the requests in flight back."""

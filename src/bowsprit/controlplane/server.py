@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from bowsprit.aggregator.controller import Aggregator
+from bowsprit.aggregator.trust import ClientCertificate
 from bowsprit.apiserver.admission.chain import Plugin
 from bowsprit.apiserver.admission.hookclient import HookClient
 from bowsprit.apiserver.admission.mutation_policy import MutatingAdmissionPolicy
@@ -196,8 +197,8 @@ class APIServer:
             listers,
             resolver.resolve,
             to_cluster or DirectDialer(),
-            options.proxy_client_pair,
-            lambda: format_time(self._now()),
+            ClientCertificate(*options.proxy_client_pair) if options.proxy_client_pair else None,
+            self._now,
         )
         self._definitions = DefinitionController(server.registry)
         OpenAPIPublication(server.registry, server.openapi).start()

@@ -88,4 +88,5 @@ class APIServiceUpkeep:
             discovery.set_version_priority(group_version, version)
         for name, priority in groups.items():
             discovery.set_group_priority(name, priority)
+        discovery.announce(group_version for group_version, _, _ in known.values())
         self._known = known

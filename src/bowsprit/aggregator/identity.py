@@ -1,0 +1,125 @@
+"""What a backend is told of a request: its address anew, who asks, and over whom it came.
+
+Upstream: client-go/transport SetAuthProxyHeaders, apimachinery/pkg/util/proxy, net/http/httputil.ReverseProxy.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from aiohttp.web import BaseRequest
+
+    from bowsprit.apiserver.request import RequestContext
+
+_HOP_BY_HOP = frozenset(
+    {"connection", "proxy-connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer"}
+    | {"transfer-encoding", "upgrade"}
+)
+# What the handler chain has used up, and what is set anew.
+_OWN = frozenset({"host", "authorization", "audit-id", "content-length", "expect", "x-forwarded-for"})
+_REWRITTEN = frozenset({"x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri"})
+_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+_SAFE_IN_PATH = "/$&+,:;=@!'()*~"
+_PLAIN_QUERY = re.compile(r"[A-Za-z0-9_.~-]+=[A-Za-z0-9_.~-]*")
+_LEGAL_IN_NAME = re.compile(r"[!#$&'*+\-.^_`|~0-9A-Za-z]")
+
+
+@lru_cache(1024)
+def canonical(name: str) -> str:
+    """A field's name as Go writes it: Capitals-After-Dashes."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+@lru_cache(1024)
+def extra_field(key: str) -> str:
+    """The field of a user's extra value: bytes that may not be in a name are %-escaped."""
+    escaped = "".join(
+        chr(byte) if byte < 128 and _LEGAL_IN_NAME.fullmatch(chr(byte)) else f"%{byte:02X}" for byte in key.encode()
+    )
+    return canonical(f"X-Remote-Extra-{escaped}")
+
+
+def target_of(request: BaseRequest) -> tuple[str, str]:
+    """Path and query to ask for: escaped anew as Go does, the query's parameters sorted by name."""
+    raw_path, _, raw_query = request._message.path.partition("?")
+    path = quote(request.path, safe=_SAFE_IN_PATH) if "%" in raw_path or not raw_path.isascii() else raw_path
+    if not raw_query or _PLAIN_QUERY.fullmatch(raw_query):
+        return path, raw_query
+    pieces = "&".join(piece for piece in raw_query.split("&") if ";" not in piece)
+    pairs = parse_qsl(pieces, keep_blank_values=True, encoding="utf-8", errors="surrogateescape")
+    pairs.sort(key=lambda pair: pair[0])
+    return path, urlencode(pairs, errors="surrogateescape")
+
+
+def identity_fields(ctx: RequestContext) -> Iterator[tuple[str, str]]:
+    """The user, and the request's audit id."""
+    user = ctx.user
+    yield "Audit-Id", ctx.audit_id
+    yield "X-Remote-User", _clean(user.name)
+    if user.uid:
+        yield "X-Remote-Uid", _clean(user.uid)
+    for group in user.groups:
+        yield "X-Remote-Group", _clean(group)
+    for key, values in user.extra.items():
+        for value in values:
+            yield extra_field(key), _clean(value)
+
+
+def _clean(text: str) -> str:
+    return text.translate({10: " ", 13: " ", 0: " "})
+
+
+def _forwarded_for(request: BaseRequest) -> str:
+    return ", ".join([*request.headers.getall("X-Forwarded-For", []), request.remote or ""])
+
+
+def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: str) -> list[tuple[str, str]]:
+    """The fields of a request that is passed on."""
+    fields = [("Host", host)]
+    headers = request.headers
+    dropped: frozenset[str] = frozenset()
+    if "Connection" in headers:
+        dropped = frozenset(word.strip().lower() for value in headers.getall("Connection") for word in value.split(","))
+    encoded = False
+    for name, value in headers.items():
+        lower = name.lower()
+        if lower in _HOP_BY_HOP or lower in _OWN or lower in _REWRITTEN or lower in dropped or _is_identity(lower):
+            continue
+        encoded = encoded or lower in ("accept-encoding", "range")
+        fields.append((canonical(name), value))
+    fields += identity_fields(ctx)
+    fields += [
+        ("X-Forwarded-For", _forwarded_for(request)),
+        ("X-Forwarded-Host", host),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Uri", path),
+    ]
+    if not encoded and request.method != "HEAD":
+        fields.append(("Accept-Encoding", "gzip"))
+    return fields
+
+
+def upgrade_fields(ctx: RequestContext, request: BaseRequest, host: str) -> list[tuple[str, str]]:
+    """The fields of a request for an upgrade: they go on as they came, but for the identity."""
+    fields = [("Host", host)]
+    for name, value in request.headers.items():
+        lower = name.lower()
+        if (lower in _OWN and lower != "content-length") or _is_identity(lower):
+            continue
+        if lower == "sec-websocket-protocol":
+            words = [word.strip() for word in value.split(",")]
+            value = ", ".join(word for word in words if not word.startswith(_BEARER_PROTOCOL))
+            if not value:
+                continue
+        fields.append((canonical(name), value))
+    return [*fields, *identity_fields(ctx), ("X-Forwarded-For", _forwarded_for(request))]
+
+
+def _is_identity(lower: str) -> bool:
+    return lower.startswith(("x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-", "impersonate-"))
