@@ -50,6 +50,10 @@ class Health:
                 return
         self._checks.append(named)
 
+    def remove(self, name: str) -> None:
+        """Takes a check away."""
+        self._checks = [each for each in self._checks if each.name != name]
+
     def add_post_start_hook(self, name: str, *, livez: bool = True) -> Callable[[], None]:
         """Adds the check `poststarthook/<name>`, which fails until the returned callable has been called."""
 

@@ -1,0 +1,93 @@
+"""Kind: the base of an author's models, and the metadata that every object has."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from bowsprit.machinery.codec import encode_json
+from bowsprit.machinery.objects import Obj
+
+_CONFIG = ConfigDict(
+    alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, use_attribute_docstrings=True
+)
+
+
+class Model(BaseModel):
+    """A part of a kind whose snake_case fields are camelCase in JSON; a string below a field is its description.
+
+    Any pydantic model can be a part; those of other bases keep their fields' names.
+    """
+
+    model_config = _CONFIG
+
+
+class OwnerReference(Model):
+    """metav1.OwnerReference."""
+
+    model_config = ConfigDict(extra="allow")
+
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class ObjectMeta(Model):
+    """metav1.ObjectMeta, as far as authors look at it; the rest is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+    generate_name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: datetime.datetime | None = None
+    deletion_timestamp: datetime.datetime | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    finalizers: list[str] = Field(default_factory=list)
+    owner_references: list[OwnerReference] = Field(default_factory=list)
+
+
+class Kind(Model):
+    """One object of an author's kind. Subclasses add `spec`, `status` or whatever they hold; a docstring is its description."""
+
+    api_version: str = ""
+    kind: str = ""
+    metadata: ObjectMeta = Field(default_factory=ObjectMeta)
+
+
+K = TypeVar("K", bound=Kind)
+
+
+def parse(model: type[K], obj: Obj) -> K:
+    """The object as a model.
+
+    Types are strict, as they are for other clients of the schema: "5" is no integer. Raises pydantic.ValidationError.
+    """
+    return model.model_validate_json(encode_json(obj), strict=True)
+
+
+def render(obj: Kind | Obj) -> Obj:
+    """The object as JSON: fields that were neither given nor set stay away, so that defaults are not written for good."""
+    if isinstance(obj, dict):
+        return obj
+    made: Obj = obj.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return made
+
+
+def render_all(obj: Kind | Obj) -> Obj:
+    """The object as JSON with its defaults, for objects that an author's storage made; members that are None stay away."""
+    if isinstance(obj, dict):
+        return obj
+    made: dict[str, Any] = obj.model_dump(mode="json", by_alias=True, exclude={"metadata"}, exclude_none=True)
+    meta = obj.metadata.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return {**made, "metadata": meta}
