@@ -169,8 +169,8 @@ class Reflector:
         except (StatusError, TimeoutError) as exc:
             if synced:
                 raise
-            if isinstance(exc, StatusError) and exc.code in (429, 500, 503):
-                raise  # busy or starting, not ignorant
+            if isinstance(exc, StatusError) and exc.code in (429, 503):
+                raise  # busy or starting; 500 is how a server says that its storage cannot do it (old etcd)
             log.debug("%s: no watch list (%s), using list and watch", self._selection.gvr, exc)
             self._use_watch_list = False
 
