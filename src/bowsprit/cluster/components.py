@@ -107,6 +107,7 @@ class Plan:
             "kubelet-client-key": kubelet_key,
             "kubelet-certificate-authority": files.ca_file,
             "service-cluster-ip-range": self.config.networking.service_cidr,
+            "enable-aggregator-routing": True,  # nothing is behind the ClusterIPs of simulated nodes
         }
         flags |= self.config.components.apiserver.flags
         return APIServer(APIServerOptions.from_flags(flags))
