@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "scheduler": ("bowsprit.cli.scheduler:scheduler", "Run a scheduler, replay scenarios, explain decisions."),
     "kubelet": ("bowsprit.cli.kubelet:kubelet", "Run simulated nodes."),
+    "extension": ("bowsprit.cli.extension:extension", "Write, run, install and check extension API servers."),
     "tunnel": ("bowsprit.cli.tunnel:tunnel", "Reach an API server through SSH and SOCKS5."),
     "konnectivity": (
         "bowsprit.cli.konnectivity:konnectivity",

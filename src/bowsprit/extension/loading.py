@@ -45,7 +45,8 @@ def _file(place: str, search: Path) -> Path | None:
     if place.endswith(".py"):
         return (search / place).resolve()
     relative = Path(*place.split("."))
-    for candidate in (search / relative.with_suffix(".py"), search / relative / f"{relative.name}.py"):
+    module = relative.name.replace("-", "_") + ".py"
+    for candidate in (search / relative.with_suffix(".py"), search / relative / module):
         if candidate.is_file():
             return candidate.resolve()
     package = search / relative / "__init__.py"

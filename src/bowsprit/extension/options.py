@@ -20,7 +20,11 @@ class ExtensionOptions:
     secure_port: int = 8443  # 0: any free one
     tls_cert_file: Path | None = None  # without the pair, one is made for each start
     tls_private_key_file: Path | None = None
-    namespace: str = ""  # of the server's Service, for the names of a certificate that is made
+    cert_dir: Path | None = None  # where a certificate that is made is kept for the next start
+    service: str = (
+        ""  # the Service in front of the server, for the names of a certificate that is made; default: the app's name
+    )
+    namespace: str = ""  # of that Service; default: the app's name
     kubeconfig: Path | None = None
     core: RestConfig | None = None
     standalone: bool = False  # no core API server at all: every request is let in as the given user; for tests

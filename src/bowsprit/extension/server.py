@@ -36,7 +36,7 @@ from bowsprit.extension.hooks import Hooks
 from bowsprit.extension.openapi import Publication
 from bowsprit.extension.options import ExtensionOptions
 from bowsprit.extension.reader import Reader
-from bowsprit.extension.serving import ServingFiles, make_serving_files
+from bowsprit.extension.serving import ServingFiles, made_serving_files
 from bowsprit.extension.storage import StoreSpec
 from bowsprit.machinery.names import GroupResource
 from bowsprit.pki.errors import PKIError
@@ -147,7 +147,7 @@ class ExtensionServer:
         except PKIError as failure:
             raise ExtensionError(failure.message, reason="InvalidCertificate", hint=failure.hint) from failure
         self._address = await server.start(self.options.bind_address, self.options.secure_port, self._serving.context)
-        logger.info("serving %s on %s:%d", ", ".join(map(str, self.app.group_versions)), *self._address)
+        logger.debug("serving %s on %s:%d", ", ".join(map(str, self.app.group_versions)), *self._address)
         return self._address
 
     async def stop(self) -> None:
@@ -183,7 +183,11 @@ class ExtensionServer:
                 )
             except PKIError as failure:
                 raise ExtensionError(failure.message, reason="InvalidCertificate", hint=failure.hint) from failure
-        return make_serving_files(self.app.name, options.namespace or self.app.name, self._world.now())
+        service, namespace = options.service or self.app.name, options.namespace or self.app.name
+        try:
+            return made_serving_files(service, namespace, self._world.now(), options.cert_dir)
+        except OSError as failure:
+            raise ExtensionError(f"the certificate cannot be kept: {failure}", reason="InvalidCertificate") from failure
 
     def _server_options(self) -> ServerOptions:
         options = self.options

@@ -1,20 +1,19 @@
-"""The serving certificate of a server that was given none: made at each start, signed by an authority made for it."""
+"""The serving certificate of a server that was given none: made at the start, signed by an authority made for it."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import ipaddress
 import shutil
-import socket
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bowsprit.pki.authority import Authority
+from bowsprit.extension.certificates import Certificates, serving_names
+from bowsprit.pki.errors import PKIError
+from bowsprit.pki.files import read_file, write_public
+from bowsprit.pki.keypair import KeyPair
 
-_DAYS = 365
+_CERT, _KEY, _CA = "tls.crt", "tls.key", "ca.crt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,46 +26,31 @@ class ServingFiles:
     folder: Path | None = None
 
     def discard(self) -> None:
-        """Remove what was made."""
+        """Remove what was made for one run."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def service_names(service: str, namespace: str) -> list[str]:
-    """The DNS names under which a service's pods are asked; `<svc>.<ns>.svc` is the one that the aggregator wants."""
-    return [
-        f"{service}.{namespace}.svc",
-        f"{service}.{namespace}.svc.cluster.local",
-        f"{service}.{namespace}",
-        service,
-        "localhost",
-    ]
-
-
-def make_serving_files(service: str, namespace: str, now: datetime.datetime, also: Sequence[str] = ()) -> ServingFiles:
-    """A pair for a service and this host."""
-    folder = Path(tempfile.mkdtemp(prefix="bowsprit-extension-"))
-    authority = Authority.create(f"{service}-ca", days=_DAYS, now=now)
-    addresses = ["127.0.0.1", "::1", *(each for each in (host_address(), *also) if each)]
-    pair = authority.issue_server(
-        f"{service}.{namespace}.svc",
-        service_names(service, namespace),
-        list(dict.fromkeys(addresses)),
-        days=_DAYS,
-        now=now,
-    )
-    files = ServingFiles(folder / "tls.crt", folder / "tls.key", authority.ca_pem, folder)
-    pair.save(files.cert, files.key)
+def made_serving_files(service: str, namespace: str, now: datetime.datetime, keep: Path | None = None) -> ServingFiles:
+    """A pair for a Service and this host; the one in the folder `keep` if it is still good, else a new one. Raises OSError."""
+    names = [*serving_names(service, namespace), "localhost"]
+    if keep is not None and (kept := _kept(keep, names, now)) is not None:
+        return kept
+    folder = keep or Path(tempfile.mkdtemp(prefix="bowsprit-extension-"))
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = Certificates.make(service, namespace, now=now, addresses=["127.0.0.1", "::1"])
+    files = ServingFiles(folder / _CERT, folder / _KEY, made.bundle, None if keep is not None else folder)
+    made.serving.save(files.cert, files.key)
+    write_public(folder / _CA, made.bundle)
     return files
 
 
-def host_address() -> str:
-    """An address of this host that others can reach, "" if there is none but loopback."""
-    for family, probe in ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1")):
-        # Connecting a datagram socket sends nothing; it only chooses the local address.
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((probe, 9))
-            address = str(sock.getsockname()[0])
-            if not ipaddress.ip_address(address).is_loopback:
-                return address
-    return ""
+def _kept(folder: Path, names: list[str], now: datetime.datetime) -> ServingFiles | None:
+    try:
+        ca_pem = read_file(folder / _CA)
+        pair = KeyPair.load(folder / _CERT, folder / _KEY)
+    except PKIError:
+        return None
+    if Certificates(ca_pem, b"", pair, ca_pem).problem(names[:-1], now):
+        return None
+    return ServingFiles(folder / _CERT, folder / _KEY, ca_pem)

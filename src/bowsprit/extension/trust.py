@@ -57,13 +57,12 @@ class DelegatedAuthenticator:
         self._fixed_client_ca, self._fixed_proxy_ca = client_ca, proxy_ca
         self._allowed_names = tuple(allowed_names)
         self._client_roots, self._proxy_roots = Roots(), Roots()
-        self._headers = FrontProxyHeaders(uid=("X-Remote-Uid",), allowed_names=self._allowed_names)
-        self._known: Obj = {}
+        self._headers = FrontProxyHeaders(allowed_names=self._allowed_names)
+        self._known: dict[str, bytes] = {}
         self.problem = "not read yet"
         """Why the ConfigMap is not in use, "" when it is."""
+        self._trust({})
         self._chain = self._build()
-        self.take({})
-        self.problem = "not read yet"
 
     async def authenticate(self, credentials: Credentials) -> Authenticated:
         """See access.Authenticator."""
@@ -73,14 +72,7 @@ class DelegatedAuthenticator:
         """Trusts what the ConfigMap's data says; what cannot be read leaves the old state, and says so."""
         try:
             headers = self._read_headers(data)
-            for roots, key, fixed in (
-                (self._client_roots, "client-ca-file", self._fixed_client_ca),
-                (self._proxy_roots, "requestheader-client-ca-file", self._fixed_proxy_ca),
-            ):
-                pem = fixed or str(data.get(key) or "").encode()
-                if pem != self._known.get(key, b""):
-                    roots.replace(pem)
-                    self._known[key] = pem
+            self._trust(data)
         except (DecodeError, PKIError, ValueError) as failure:
             self.problem = f"ConfigMap {NAMESPACE}/{NAME}: {failure}"
             logger.error("%s; what was trusted before stays trusted", self.problem)
@@ -94,6 +86,16 @@ class DelegatedAuthenticator:
             )
         self._headers = headers
         self._chain = self._build()
+
+    def _trust(self, data: Obj) -> None:
+        for roots, key, fixed in (
+            (self._client_roots, "client-ca-file", self._fixed_client_ca),
+            (self._proxy_roots, "requestheader-client-ca-file", self._fixed_proxy_ca),
+        ):
+            pem = fixed or str(data.get(key) or "").encode()
+            if pem != self._known.get(key, b""):
+                roots.replace(pem)
+                self._known[key] = pem
 
     def _build(self) -> AuthenticatorChain:
         members: list[Authenticator] = [
@@ -114,10 +116,11 @@ class DelegatedAuthenticator:
                 raise ValueError(f"requestheader-{key} is no list of texts")
             return tuple(value)
 
+        # The uid header has no default: aggregators before 1.33 pass on what a client puts there.
         standard = FrontProxyHeaders()
         return FrontProxyHeaders(
             names("username-headers", standard.username),
-            names("uid-headers", ("X-Remote-Uid",)),
+            names("uid-headers", ()),
             names("group-headers", standard.group),
             names("extra-headers-prefix", standard.extra_prefix),
             self._allowed_names or names("allowed-names", ()),
