@@ -21,6 +21,8 @@ import pytest
 
 if TYPE_CHECKING:
     from bowsprit.cluster.embedded import Cluster
+    from bowsprit.extension.app import App
+    from bowsprit.testing.extension import ServedApps
 
 
 class RunningCluster(Protocol):
@@ -36,7 +38,7 @@ class RunningCluster(Protocol):
         ...
 
 
-class _Foreign:
+class Foreign:
     """A cluster that somebody else runs."""
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -74,7 +76,7 @@ def _shared_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[[], Run
 
     def cluster() -> RunningCluster:
         if given := request.config.getoption("--bowsprit-url"):
-            return _Foreign(Path(given))
+            return Foreign(Path(given))
         if not started:
             started.append(_start(3))
         return started[0]
@@ -117,3 +119,19 @@ def ns(cluster: RunningCluster, request: pytest.FixtureRequest) -> Iterator[str]
     if not request.config.getoption("--bowsprit-keep"):
         with contextlib.suppress(subprocess.SubprocessError):
             cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def _served_apps(_shared_cluster: Callable[[], RunningCluster]) -> Iterator[ServedApps]:
+    """Extension apps that tests have asked for, served to the end of the session, which the cluster outlives."""
+    from bowsprit.testing.extension import ServedApps
+
+    apps = ServedApps()
+    yield apps
+    apps.close()
+
+
+@pytest.fixture
+def extension(cluster: RunningCluster, _served_apps: ServedApps) -> Callable[[App], Any]:
+    """Serves an extension app in the cluster: ``extension(app)`` returns when kubectl finds its kinds."""
+    return lambda app: _served_apps.serve(app, cluster.kubeconfig)
