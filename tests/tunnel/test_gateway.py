@@ -7,12 +7,15 @@ import stat
 import subprocess
 
 import pytest
+from socks_client import connect as socks_connect
 
-from bowsprit.tunnel.errors import ForwardError, TunnelError
+from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.gateway import FailureDelays, Gateway, GatewayOptions
-from bowsprit.tunnel.link import LinkOptions, SshLink
+from bowsprit.tunnel.link import SshLink
 from bowsprit.tunnel.listener import SocksListener
+from bowsprit.tunnel.login import LinkOptions
 from bowsprit.tunnel.rules import Rule
+from bowsprit.tunnel.socks5 import Reply
 from bowsprit.tunnel.target import SshTarget
 
 
@@ -72,9 +75,9 @@ async def test_it_forwards_to_the_allowed_destination_and_nowhere_else(setup, ec
     assert await reader.readexactly(12) == b"\x05\x00\x05\x00\x00\x01" + bytes(6)
     assert await reader.readexactly(6) == b"hello "
     writer.close()
-    with pytest.raises(ForwardError) as caught:
-        await link.open("127.0.0.1", echo.port, None, ("127.0.0.1", 0))
-    assert caught.value.reason == "NotAllowed"
+    code, _, writer = await socks_connect(listener.port, "127.0.0.1", echo.port)
+    assert code == Reply.NOT_ALLOWED
+    writer.close()
     await listener.stop()
     await link.stop()
 

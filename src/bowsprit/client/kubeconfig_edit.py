@@ -106,6 +106,36 @@ class KubeconfigFile:
             self._write(documents)
         return {key: cluster.get(key) for key in changes}
 
+    def restore_cluster(self, context: str, ours: Obj, previous: Obj) -> bool:
+        """Undo `change_cluster` where the cluster still has our values; False, and no change, where it does not."""
+        with self._locked():
+            documents = self._read()
+            name = str(self._stanza(documents, "contexts", context).get("cluster") or "")
+            cluster = self._stanza(documents, "clusters", name)
+            if any(cluster.get(key) != value for key, value in ours.items()):
+                return False
+            _put(documents[self._home_of(documents, "clusters", name)], "clusters", name, _merged(cluster, previous))
+            self._write(documents)
+        return True
+
+    def remove_copy(self, name: str, ours: Obj) -> bool:
+        """Undo `copy_context` where the copied cluster still has our values: its context and cluster go, the user stays."""
+        with self._locked():
+            documents = self._read()
+            found = entries(
+                documents.get(self._home_of(documents, "clusters", name), {}), "clusters", self.default_path
+            )
+            cluster = found.get(name, {})
+            if not cluster or any(cluster.get(key) != value for key, value in ours.items()):
+                return False
+            for document in documents.values():
+                _drop(document, "contexts", name)
+                _drop(document, "clusters", name)
+                if document.get("current-context") == name:
+                    document["current-context"] = ""
+            self._write(documents)
+        return True
+
     def _stanza(self, documents: dict[Path, Obj], section: str, name: str) -> Obj:
         home = self._home_of(documents, section, name)
         found = entries(documents.get(home, {}), section, home)

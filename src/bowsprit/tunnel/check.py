@@ -3,7 +3,10 @@
 The steps of a context, in the order in which a request takes them:
 
     kubeconfig  the context names a server and usable credentials
-    ssh         (with an SSH address) name, TCP, host key and login of the SSH server
+    dns         the name of the first host on the way resolves: the SSH server, else the proxy, else the API server
+    tcp         that host accepts connections
+    hostkey     known_hosts knows the SSH server's key
+    auth        the SSH server lets the user in
     proxy       something listens at proxy-url
     socks       the proxy opens a connection to the API server as the far end sees it
     tls         the API server's certificate is valid for its name
@@ -12,7 +15,8 @@ The steps of a context, in the order in which a request takes them:
     watch       a watch stays open and is not buffered on the way
     exec        a WebSocket upgrade passes
 
-After the first failure the later steps are not tried.
+After the first failure the later steps are not tried. The SSH server is the given one, else that of the open tunnel whose
+listener proxy-url names.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.net.dial import Dialer, DirectDialer, proxy_dialer, proxy_port
 from bowsprit.net.proxy import ProxyRules
 from bowsprit.tunnel.errors import TunnelError
-from bowsprit.tunnel.link import LinkOptions, SshLink
+from bowsprit.tunnel.login import LinkOptions, Login
+from bowsprit.tunnel.records import list_records
+from bowsprit.tunnel.target import SshTarget
 
 STEP_SECONDS = 10.0
 _NAMESPACES = GroupVersionResource("", "v1", "namespaces")
@@ -78,6 +84,10 @@ class WayCheck:
         self._context = context
         self._kubeconfig = kubeconfig
         self._ssh = ssh
+        self._login: Login | None = None
+        self._first = ("", 0)
+        self._ssh_socket: socket.socket | None = None
+        self._auth_failure: TunnelError | None = None
         self._config: RestConfig | None = None
         self._server: SplitResult = urlsplit("")
         self._proxy = ""
@@ -87,7 +97,10 @@ class WayCheck:
         """Yield the results as they come; stop after the first failure."""
         steps: list[tuple[str, Callable[[], Awaitable[str]]]] = [
             ("kubeconfig", self._read_kubeconfig),
-            ("ssh", self._check_ssh),
+            ("dns", self._check_dns),
+            ("tcp", self._check_tcp),
+            ("hostkey", self._check_hostkey),
+            ("auth", self._check_auth),
             ("proxy", self._check_proxy),
             ("socks", self._check_connect),
             ("tls", self._check_tls),
@@ -103,8 +116,9 @@ class WayCheck:
                 if result.outcome == "fail":
                     return
         finally:
-            if self._raw is not None:
-                self._raw.close()
+            for sock in (self._raw, self._ssh_socket):
+                if sock is not None:
+                    sock.close()
 
     async def _take(self, name: str, step: Callable[[], Awaitable[str]]) -> StepResult:
         started = time.monotonic()
@@ -138,21 +152,68 @@ class WayCheck:
             raise _Failure(
                 f"the server's address is {self._config.server!r}, not https", "correct clusters[].cluster.server"
             )
+        self._ssh = self._ssh or _ssh_of(self._proxy)
         source = "proxy-url" if self._config.proxy_url else "the environment"
         return f"server {self._where}" + (f", through {self._proxy} ({source})" if self._proxy else ", directly")
 
-    async def _check_ssh(self) -> str:
-        if self._ssh is None:
-            raise _Skip("no SSH address given (--ssh)")
-        link = SshLink(self._ssh)
+    async def _check_dns(self) -> str:
+        if self._ssh is not None:
+            self._login = Login(self._ssh)
+            try:
+                self._first = await self._login.resolve()
+            except TunnelError as exc:
+                raise _Failure(exc.message, exc.hint) from exc
+            if not self._first[0]:
+                raise _Skip(f"{self._ssh.target} is reached over other hosts (~/.ssh/config)")
+        elif self._proxy:
+            url = urlsplit(self._proxy)
+            self._first = (url.hostname or "", proxy_port(url))
+        else:
+            self._first = (self._server.hostname or "", self._server.port or 443)
+        host, port = self._first
         try:
-            await link.start()
-            latency = await link.probe()
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as exc:
+            raise _Failure(
+                f"{host} does not resolve: {exc.strerror}", "check the name, and this machine's DNS"
+            ) from exc
+        return f"{host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}"
+
+    async def _check_tcp(self) -> str:
+        host, port = self._first
+        if not host:
+            raise _Skip("as above")
+        try:
+            sock = await DirectDialer(STEP_SECONDS).open(host, port)
+        except OSError as exc:
+            hint = "is the host up, the port right, a firewall in between?"
+            if self._ssh is None and self._proxy:
+                hint = "open the tunnel: bowsprit tunnel open ssh://user@host, or ssh -D 1080 -q -N user@host"
+            raise _Failure(f"{host}:{port} cannot be reached: {exc}", hint) from exc
+        if self._login is None:
+            sock.close()
+        else:
+            self._ssh_socket = sock
+        return f"{host}:{port} accepts connections"
+
+    async def _check_hostkey(self) -> str:
+        if self._login is None:
+            raise _Skip("no SSH server is known here (--ssh)")
+        sock, self._ssh_socket = self._ssh_socket, None
+        try:
+            (await self._login.handshake(sock)).abort()
         except TunnelError as exc:
-            raise _Failure(exc.message, exc.hint) from exc
-        finally:
-            await link.stop()
-        return f"{self._ssh.target}: reached, host key known, logged in, {latency * 1000:.0f} ms"
+            if exc.reason not in ("PermissionDenied", "InvalidKey"):
+                raise _Failure(exc.message, exc.hint) from exc
+            self._auth_failure = exc
+        return "known_hosts knows the server's key"
+
+    async def _check_auth(self) -> str:
+        if self._login is None:
+            raise _Skip("no SSH server is known here (--ssh)")
+        if self._auth_failure is not None:
+            raise _Failure(self._auth_failure.message, self._auth_failure.hint)
+        return f"logged in to {self._login.options.target}"
 
     async def _check_proxy(self) -> str:
         if not self._proxy:
@@ -275,3 +336,21 @@ class WayCheck:
     def _client(self) -> RestClient:
         assert self._config is not None
         return RestClient(self._config)
+
+
+def _ssh_of(proxy: str) -> LinkOptions | None:
+    """How the open tunnel whose listener a proxy URL names logs in; None where there is none."""
+    url = urlsplit(proxy)
+    if url.scheme not in ("socks5", "socks5h") or url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        return None
+    for record in list_records():
+        login = record.facts.get("login")
+        if record.alive and login and record.facts["listen"].rpartition(":")[2] == str(proxy_port(url)):
+            files = login["configFiles"]
+            return LinkOptions(
+                target=SshTarget.parse(record.facts["target"]),
+                config_files=None if files is None else [Path(name) for name in files],
+                known_hosts=Path(login["knownHosts"]) if login["knownHosts"] else None,
+                identities=[Path(name) for name in login["identities"]],
+            )
+    return None

@@ -53,7 +53,7 @@ class GatewayOptions:
     idle_timeout: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Score:
     failures: float = 0.0
     at: float = 0.0
@@ -67,13 +67,10 @@ class FailureDelays:
 
     def failed(self, address: str, now: float) -> None:
         """A login of this address failed."""
-        if len(self.scores) >= _REMEMBERED_ADDRESSES:
-            for old in [name for name, score in self.scores.items() if _decayed(score, now) < 0.5]:
-                del self.scores[old]
-            while len(self.scores) >= _REMEMBERED_ADDRESSES:
-                del self.scores[next(iter(self.scores))]
-        score = self.scores.setdefault(address, _Score(0.0, now))
-        score.failures, score.at = _decayed(score, now) + 1.0, now
+        score = self.scores.pop(address, None) or _Score(0.0, now)
+        self.scores[address] = _Score(_decayed(score, now) + 1.0, now)
+        if len(self.scores) > _REMEMBERED_ADDRESSES:
+            del self.scores[next(iter(self.scores))]  # the one whose last failure is longest ago
 
     def succeeded(self, address: str) -> None:
         """A login of this address succeeded."""

@@ -1,7 +1,8 @@
 """Detached tunnels, remembered in ``$XDG_STATE_HOME/bowsprit/tunnels`` (``BOWSPRIT_HOME`` overrides).
 
 A tunnel's process holds a lock on its record for as long as it lives and rewrites the record's status once a second
-while something changes; a record without a lock belongs to a process that died, and is cleaned up by whoever sees it.
+while something changes; a record without a lock belongs to a process that died: whoever sees it undoes what that process
+had changed in the kubeconfig and removes it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bowsprit.tunnel.contexts import ContextChange
 from bowsprit.tunnel.errors import TunnelError
 
 
@@ -44,16 +46,9 @@ class RecordFile:
         folder = records_folder()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / f"{check_tunnel_name(name)}.json"
-        self._lock = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            os.close(self._lock)
-            raise TunnelError(
-                f"a tunnel called {name!r} is already open",
-                reason="AlreadyOpen",
-                hint=f"bowsprit tunnel close {name}, or choose another name with --name",
-            ) from exc
+        self._lock = _take_lock(folder / f"{name}.lock", name)
+        if self._path.exists():  # of a process that was killed
+            undo_facts(_read_facts(self._path))
         os.ftruncate(self._lock, 0)
         os.write(self._lock, str(os.getpid()).encode())
 
@@ -72,6 +67,24 @@ class RecordFile:
         with contextlib.suppress(FileNotFoundError):
             self._path.with_suffix(".lock").unlink()
         os.close(self._lock)
+
+
+def _take_lock(path: Path, name: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(descriptor)
+            raise TunnelError(
+                f"a tunnel called {name!r} is already open",
+                reason="AlreadyOpen",
+                hint=f"bowsprit tunnel close {name}, or choose another name with --name",
+            ) from exc
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)  # its last owner removed the file while we waited for it
 
 
 def check_tunnel_name(name: str) -> str:
@@ -103,9 +116,8 @@ def list_records() -> list[TunnelRecord]:
 def read_record(name: str) -> TunnelRecord | None:
     """One tunnel's record, None when there is none."""
     path = records_folder() / f"{check_tunnel_name(name)}.json"
-    try:
-        facts = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    facts = _read_facts(path)
+    if facts is None:
         return None
     pid = _lock_holder(path.with_suffix(".lock"))
     return TunnelRecord(name, pid, pid > 0, facts)
@@ -130,10 +142,31 @@ def close_record(name: str, *, seconds: float = 10.0) -> bool:
             if time.monotonic() > deadline:
                 raise TunnelError(f"the tunnel's process {record.pid} does not end", reason="CloseTimeout")
             time.sleep(0.02)
+    if not record.alive:
+        repair_record(record)
+    return record.alive
+
+
+def repair_record(record: TunnelRecord) -> None:
+    """Undo what the process of a dead record changed, and forget it."""
+    undo_facts(record.facts)
     for suffix in (".json", ".lock"):
         with contextlib.suppress(FileNotFoundError):
-            (records_folder() / f"{name}{suffix}").unlink()
-    return record.alive
+            (records_folder() / f"{record.name}{suffix}").unlink()
+
+
+def undo_facts(facts: dict[str, Any] | None) -> None:
+    """Undo the kubeconfig change that a record tells of."""
+    if facts and facts.get("undo"):
+        ContextChange.from_facts(facts["undo"]).undo()
+
+
+def _read_facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
 
 
 def _lock_holder(path: Path) -> int:

@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 
 from bowsprit.tunnel.errors import TunnelError
-from bowsprit.tunnel.link import LinkOptions, SshLink
+from bowsprit.tunnel.link import SshLink
 from bowsprit.tunnel.listener import SocksListener
+from bowsprit.tunnel.login import LinkOptions
 from bowsprit.tunnel.rules import Rule
 
 
@@ -17,7 +18,7 @@ class TunnelOptions:
     """How to open a tunnel; ``port`` 0 takes any free one, ``rules`` None allows every destination."""
 
     link: LinkOptions
-    host: str = "127.0.0.1"
+    host: str = "localhost"
     port: int = 1080
     credentials: tuple[str, str] | None = None
     rules: list[Rule] | None = None
@@ -44,7 +45,7 @@ class TunnelStatus:
             return f"reconnecting ({self.error or 'connection lost'}); {self.connections} connections waiting or open"
         since = time.strftime("%H:%M:%S", time.localtime(self.connected_at))
         return (
-            f"connected since {since} ({_span(now - self.connected_at)}), {self.connections} connections, "
+            f"connected since {since} ({span(now - self.connected_at)}), {self.connections} connections, "
             f"{_size(self.bytes_up)} up, {_size(self.bytes_down)} down, {self.latency * 1000:.0f} ms"
         )
 
@@ -110,7 +111,8 @@ class Tunnel:
         await asyncio.shield(self.stop())
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time in seconds for people: ``90s``, ``5m``, ``2h10m``."""
     total = int(max(0.0, seconds))
     if total < 120:
         return f"{total}s"

@@ -113,6 +113,11 @@ class Socks5Server:
         """The driver could not connect: tell the client why."""
         return self._fail(reason, reply)
 
+    @property
+    def buffered(self) -> int:
+        """How many octets wait for the connection."""
+        return len(self._buffer)
+
     def early_data(self) -> bytes:
         """What the client sent after its request, for the connection; empties the buffer."""
         data = bytes(self._buffer)
