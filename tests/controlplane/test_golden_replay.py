@@ -22,6 +22,7 @@ def _load(name: str) -> Any:
     return module
 
 
+_load("golden_backend")
 golden_replay = _load("golden_replay")
 COMPATIBILITY = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 EXCUSED = frozenset(re.findall(r"^\| ([a-z]+/\S+) \| \S.* \|$", COMPATIBILITY.read_text(), re.MULTILINE))

@@ -98,7 +98,6 @@ class AvailabilityController:
         condition = judge(backend.spec["service"], self._service, self._slices)
         if condition is None and backend.pool is None:
             # Upstream writes no condition when it cannot even build a transport.
-            logger.warning("APIService %s cannot be used: %s", name, backend.failure)
             self._queue.add_rate_limited(name)
             return
         probed = condition is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from bowsprit.aggregator.framing import LARGEST_HEAD, Chunks, Head, MalformedAnswerError, parse_head
 
@@ -109,8 +109,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol ------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's TLS transport does not inherit from it
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -223,7 +222,9 @@ class Connection(asyncio.Protocol):
 def tls_failure(exc: ssl.SSLError) -> str:
     """A failed handshake or a broken stream in Go's words."""
     reason = (exc.reason or "").upper()
-    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"):
+    if reason == "WRONG_VERSION_NUMBER":  # what OpenSSL makes of letters; next to nobody else sends any here
+        return "http: server gave HTTP response to HTTPS client"
+    if reason in ("HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"):
         return "tls: first record does not look like a TLS handshake"
     if "ALERT" in reason:
         words = reason.partition("ALERT_")[2].replace("_", " ").lower() or reason.replace("_", " ").lower()

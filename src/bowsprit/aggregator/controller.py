@@ -5,6 +5,7 @@ Upstream: kube-aggregator pkg/apiserver/apiserver.go and apiservice_controller.g
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
     from bowsprit.apiserver.answer import Answer, Sent
     from bowsprit.apiserver.request import RequestContext
+
+logger = logging.getLogger(__name__)
 
 
 class Aggregator:
@@ -114,6 +117,8 @@ class Aggregator:
             if backend is not None:
                 backend.retire()
             backend = self._backends[name] = Backend(name, spec, self._way)
+            if backend.failure:
+                logger.warning("APIService %s cannot be used: %s", name, backend.failure)
             group_version = backend.group_version
             self._server.mount_group_version(group_version.group, group_version.version, partial(self._pass, backend))
         backend.follow(item)

@@ -25,7 +25,8 @@ _HOP_BY_HOP = frozenset(
 _OWN = frozenset({"host", "authorization", "audit-id", "content-length", "expect", "x-forwarded-for"})
 _REWRITTEN = frozenset({"x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri"})
 _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
-_SAFE_IN_PATH = "/$&+,:;=@!'()*~"
+_SAFE_IN_PATH = "/$&+,:;=@"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~$&+,/:;=@-]*")
 _PLAIN_QUERY = re.compile(r"[A-Za-z0-9_.~-]+=[A-Za-z0-9_.~-]*")
 _LEGAL_IN_NAME = re.compile(r"[!#$&'*+\-.^_`|~0-9A-Za-z]")
 
@@ -48,7 +49,7 @@ def extra_field(key: str) -> str:
 def target_of(request: BaseRequest) -> tuple[str, str]:
     """Path and query to ask for: escaped anew as Go does, the query's parameters sorted by name."""
     raw_path, _, raw_query = request._message.path.partition("?")
-    path = quote(request.path, safe=_SAFE_IN_PATH) if "%" in raw_path or not raw_path.isascii() else raw_path
+    path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else quote(request.path, safe=_SAFE_IN_PATH)
     if not raw_query or _PLAIN_QUERY.fullmatch(raw_query):
         return path, raw_query
     pieces = "&".join(piece for piece in raw_query.split("&") if ";" not in piece)
@@ -100,6 +101,8 @@ def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: st
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Uri", path),
     ]
+    if "trailers" in headers.get("TE", ""):
+        fields.append(("Te", "trailers"))
     if not encoded and request.method != "HEAD":
         fields.append(("Accept-Encoding", "gzip"))
     return fields

@@ -11,7 +11,7 @@ from datetime import datetime
 from bowsprit.aggregator.connection import IDLE_SECONDS, MAX_IDLE, BackendError, Connection, tls_failure
 from bowsprit.aggregator.trust import ClientCertificate, TrustError, bundle_of, context_for, refusal, unverified_context
 from bowsprit.machinery.objects import Obj
-from bowsprit.net.dial import Dialer, DialError
+from bowsprit.net.dial import Dialer, DialError, discard
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Pool:
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
         except BaseException as exc:
-            sock.close()
+            discard(sock)
             raise await self._told(exc, host, port) from exc
         self._open.add(connection)
         self._addresses[connection] = (host, port)
@@ -156,7 +156,7 @@ class Pool:
                         sock=sock, ssl=unverified_context(), server_hostname=self._server_name
                     )
                 except BaseException:
-                    sock.close()
+                    discard(sock)
                     raise
             der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             writer.transport.abort()

@@ -112,10 +112,11 @@ def refusal(der: bytes, server_name: str, bundle: bytes, now: datetime) -> tuple
     if now > certificate.not_valid_after_utc:
         return f"{expired} {shown} is after {_rfc3339(certificate.not_valid_after_utc)}", False
     names, others = _names(certificate)
-    if not names and not others:
-        return "x509: certificate relies on legacy Common Name field, use SANs instead", True
     if not names:
-        return f"x509: certificate is not valid for any names, but wanted to match {server_name}", False
+        common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        if not others and common and _matches(str(common[0].value), server_name):
+            return "x509: certificate relies on legacy Common Name field, use SANs instead", True
+        return f"x509: certificate is not valid for any names, but wanted to match {server_name}", not others
     if not any(_matches(name, server_name) for name in names):
         return f"x509: certificate is valid for {', '.join(names)}, not {server_name}", False
     return f"x509: certificate signed by unknown authority{_candidate(certificate, bundle)}", False

@@ -87,10 +87,19 @@ class APIServer:
         options: the flags; call `options.check()` first.
         store: where objects live, instead of what `options.store` names; not closed at the end.
         world: time and chance.
+        cluster_dialer: the way to the cluster's network, instead of what the egress selection says.
     """
 
-    def __init__(self, options: APIServerOptions, *, store: Store | None = None, world: World | None = None) -> None:
+    def __init__(
+        self,
+        options: APIServerOptions,
+        *,
+        store: Store | None = None,
+        world: World | None = None,
+        cluster_dialer: Dialer | None = None,
+    ) -> None:
         self.options = options
+        self._cluster_dialer = cluster_dialer
         self._world = world or World()
         self._given_store = store
         self._store: Store | None = store
@@ -169,7 +178,7 @@ class APIServer:
             choose=random.randrange,
             own=lambda: (options.advertised, self.port),
         )
-        to_cluster = _cluster_dialer(options)
+        to_cluster = self._cluster_dialer or _cluster_dialer(options)
         hooks = self._hooks = HookClient(resolver.resolve, to_cluster)
         server.admission = build_chain(
             Surroundings(

@@ -18,6 +18,7 @@ DEFAULT_TIMEOUT = 30.0
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_CONNECT_REPLY = 16 * 1024
 _PUMP_CHUNK = 64 * 1024
+_DISCARD_SECONDS = 1.0
 
 
 class DialError(OSError):
@@ -42,6 +43,7 @@ class DirectDialer:
         """See Dialer.open."""
         loop = asyncio.get_running_loop()
         failure: Exception | None = None
+        tried = join_host_port(host, port)
         try:
             async with asyncio.timeout(self._timeout):
                 addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -54,7 +56,8 @@ class DirectDialer:
                             await loop.sock_connect(sock, address)
                     except (OSError, TimeoutError) as exc:
                         sock.close()
-                        failure = exc
+                        if failure is None:  # as Go, tell of the first
+                            failure, tried = exc, join_host_port(str(address[0]), int(address[1]))
                     except BaseException:
                         sock.close()
                         raise
@@ -66,9 +69,7 @@ class DirectDialer:
         except OSError as exc:
             raise DialError(exc.errno, f"dial tcp: lookup {host}: {exc.strerror or exc}") from exc
         reason = "i/o timeout" if isinstance(failure, TimeoutError) else _reason(failure)
-        raise DialError(
-            getattr(failure, "errno", None), f"dial tcp {join_host_port(host, port)}: {reason}"
-        ) from failure
+        raise DialError(getattr(failure, "errno", None), f"dial tcp {tried}: {reason}") from failure
 
 
 class SocksDialer:
@@ -192,6 +193,15 @@ def redacted(url: SplitResult) -> str:
     if url.password is None:
         return url.geturl()
     return url._replace(netloc=f"{url.username}:xxxxx@{url.netloc.rpartition('@')[2]}").geturl()
+
+
+def discard(sock: socket.socket) -> None:
+    """Close a socket that may have been handed to a transport in vain.
+
+    A failed transport closes it itself, a moment later: a file descriptor that is free before would soon be another's. Closing
+    twice does no harm.
+    """
+    asyncio.get_running_loop().call_later(_DISCARD_SECONDS, sock.close)
 
 
 def join_host_port(host: str, port: int) -> str:

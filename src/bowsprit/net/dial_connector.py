@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import BaseConnector, ClientConnectorCertificateError, ClientConnectorError, ClientConnectorSSLError
 from aiohttp.client_proto import ResponseHandler
 
-from bowsprit.net.dial import Dialer
+from bowsprit.net.dial import Dialer, discard
 
 if TYPE_CHECKING:
     from aiohttp import ClientRequest
@@ -62,7 +62,7 @@ class DialConnector(BaseConnector):
                         self._factory, sock=sock, **options
                     )
                 except BaseException:
-                    sock.close()
+                    discard(sock)
                     raise
         except ssl.CertificateError as exc:
             raise ClientConnectorCertificateError(req.connection_key, exc) from exc
