@@ -35,6 +35,15 @@ async def test_a_created_object_has_what_the_server_gives_it(client: Client) -> 
     assert "Server" not in read.headers
 
 
+async def test_a_version_on_a_new_object_is_refused_at_last(client: Client) -> None:
+    body = widget("versioned")
+    body["metadata"]["resourceVersion"] = "7"
+    reply = await client.post(WIDGETS, body)
+    assert (reply.status, reply.body["message"]) == (500, "resourceVersion should not be set on objects to be created")
+    body["metadata"]["resourceVersion"] = "0"
+    assert (await client.post(WIDGETS, body)).status == 201
+
+
 async def test_system_fields_of_the_client_are_ignored(client: Client) -> None:
     body = widget("a")
     body["metadata"] |= {
@@ -42,7 +51,6 @@ async def test_system_fields_of_the_client_are_ignored(client: Client) -> None:
         "creationTimestamp": "2001-01-01T00:00:00Z",
         "deletionTimestamp": "2001-01-01T00:00:00Z",
         "selfLink": "/x",
-        "resourceVersion": "7",
         "labels": {"b": "2", "a": "1"},
     }
     meta = (await client.post(WIDGETS, body)).body["metadata"]

@@ -323,7 +323,7 @@ def test_type_problems_are_listed_together() -> None:
         typedvalue.validate(TYPE, {"text": 1, "bogus": 2, "set": ["a", "a"], "map": []})
     assert (
         str(caught.value)
-        == 'errors:\n  .text: expected string, got 1\n  .bogus: field not declared in schema\n  .set: duplicate entries for key [="a"]\n  .map: expected map, got []'
+        == 'errors:\n  .text: expected string, got &value.valueUnstructured{Value:1}\n  .bogus: field not declared in schema\n  .set: duplicate entries for key [="a"]\n  .map: expected map, got &{[]}'
     )
 
 

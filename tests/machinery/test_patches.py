@@ -90,7 +90,7 @@ def test_recorded_patches_give_the_recorded_objects() -> None:
         ({}, [{"op": "replace", "path": "/b", "value": 1}], {"b": 1}),
         (
             {"a": 1},
-            [{"op": "test", "path": "/a", "value": 1.0}, {"op": "replace", "path": "", "value": {"c": 1}}],
+            [{"op": "test", "path": "/a", "value": 1}, {"op": "replace", "path": "", "value": {"c": 1}}],
             {"c": 1},
         ),
     ],

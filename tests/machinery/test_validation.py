@@ -28,7 +28,7 @@ DNS1035 = (
         ("is_qualified_name", "example.com/A_b", []),
         ("is_qualified_name", "/a", ["prefix part must be non-empty"]),
         ("is_valid_label_value", "", []),
-        ("is_valid_label_value", "a" * 64, ["must be no more than 63 characters"]),
+        ("is_valid_label_value", "a" * 64, ["must be no more than 63 bytes"]),
         ("is_valid_port_num", 0, ["must be between 1 and 65535, inclusive"]),
         ("is_valid_port_name", "-", ["must contain at least one letter (a-z)", "must not begin or end with a hyphen"]),
         ("is_valid_port_name", "web--x", ["must not contain consecutive hyphens"]),
@@ -54,7 +54,7 @@ def test_rules(rule: str, value: object, messages: list[str]) -> None:
 
 def test_examples_are_listed_as_upstream_lists_them() -> None:
     [message] = validation.is_qualified_name("a/b/c")
-    assert message.startswith("a qualified name must consist of alphanumeric characters")
+    assert message.startswith("a valid label key must consist of alphanumeric characters")
     assert message.endswith(
         "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') "
         "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"

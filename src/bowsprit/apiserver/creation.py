@@ -8,11 +8,13 @@ from bowsprit.apiserver import objectmeta
 from bowsprit.apiserver.collection import Collection, Stored
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import Version
-from bowsprit.machinery.errors import AlreadyExistsError, already_exists, generate_name_conflict, invalid
+from bowsprit.machinery.errors import AlreadyExistsError, already_exists, generate_name_conflict, invalid, unknown
+from bowsprit.machinery.fielderrors import path
 from bowsprit.machinery.names import GroupKind
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.store.protocol import RevisionMismatchError
 
+_FINALIZERS = path("metadata", "finalizers")
 GENERATE_NAME_TRIES = 8  # KEP-4420
 
 Validate = Callable[
@@ -26,6 +28,8 @@ async def create(collection: Collection, version: Version, obj: Obj, ctx: Reques
     Raises already_exists, invalid, and whatever admission and the strategy's hooks raise.
     """
     meta = obj["metadata"]
+    if meta.get("resourceVersion", "").isdecimal() and int(meta["resourceVersion"]):
+        admit = _refusing_versions(admit)
     if meta.get("name") or not meta.get("generateName"):
         return await create_once(collection, version, obj, ctx, admit)
     for attempt in range(1, GENERATE_NAME_TRIES + 1):
@@ -38,6 +42,16 @@ async def create(collection: Collection, version: Version, obj: Obj, ctx: Reques
             if attempt == GENERATE_NAME_TRIES:
                 raise generate_name_conflict(version.gvr.gr, name) from None
     raise AssertionError("unreachable")
+
+
+def _refusing_versions(admit: Validate) -> Validate:
+    """An object that comes with a resourceVersion passes all checks before the storage refuses it."""
+
+    async def checked(obj: Obj, old: Obj | None) -> None:
+        await admit(obj, old)
+        raise unknown("resourceVersion should not be set on objects to be created")
+
+    return checked
 
 
 async def create_once(
@@ -63,12 +77,12 @@ async def create_once(
     try:
         if ctx.dry_run:
             if collection.item(meta.get("namespace", ""), meta["name"]) is not None:
-                raise already_exists(version.gvr.gr, meta["name"])
+                raise _exists(collection, version, meta)
             return collection.unstored(hub)
         try:
             stored = await collection.put(hub, 0)
         except RevisionMismatchError:
-            raise already_exists(version.gvr.gr, meta["name"]) from None
+            raise _exists(collection, version, meta) from None
         done = True
     finally:
         if finish is not None:
@@ -77,12 +91,23 @@ async def create_once(
     return stored
 
 
+def _exists(collection: Collection, version: Version, meta: Obj) -> AlreadyExistsError:
+    """The name is taken; upstream says so when whoever has it is about to go."""
+    error = already_exists(version.gvr.gr, meta["name"])
+    item = collection.item(meta.get("namespace", ""), meta["name"])
+    if item is not None and collection.decode(item)["metadata"].get("deletionTimestamp"):
+        return AlreadyExistsError(f"object is being deleted: {error.message}", details=error.details)
+    return error
+
+
 def _validate(collection: Collection, version: Version, hub: Obj) -> None:
     resource = collection.resource
     strategy = resource.strategy
     meta = hub["metadata"]
     group_kind = GroupKind(version.gvk.group, version.gvk.kind)
     errors = objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
+    if resource.standard_finalizers:
+        errors += objectmeta.validate_standard_finalizers(meta.get("finalizers") or [], _FINALIZERS)
     errors += strategy.validate(hub)
     if version.schema is not None:
         errors += version.schema.validate(collection.from_hub(version, hub), None)

@@ -27,6 +27,7 @@ from bowsprit.machinery.objects import Obj
 
 _SUMMARY_BYTES = 30
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_YAML_ERRORS = "yaml: unmarshal errors:\n"
 _TYPE_AND_METADATA = ("apiVersion", "kind", "metadata")
 OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCHEME = "pkg/api/legacyscheme/scheme.go:30"  # upstream names the scheme in its messages; clients may match on it
@@ -51,8 +52,10 @@ def decode_body(
     repeated fields become warnings or a 400, as ctx.field_validation says.
     """
     value, tree, texts = _parse(data, media_type, expected, strict=ctx.field_validation != "Ignore")
+    if value is None and data.strip():
+        value = tree = {}
     if not isinstance(value, dict):
-        raise bad_request(_unrecognized(expected, data, _not_an_object(value)))
+        raise bad_request(_unrecognized(expected, data, not_an_object(value)))
     gvk = _kind_of(value, expected, data)
     if gvk != expected and not (accepts is not None and accepts(gvk)):
         if custom and gvk.kind == expected.kind and gvk.group == expected.group:
@@ -110,7 +113,8 @@ def report(ctx: RequestContext, texts: list[str], prefix: str) -> None:
     if ctx.field_validation == "Strict":
         raise bad_request(f"{prefix}strict decoding error: {', '.join(texts)}")
     for text in texts:
-        ctx.warn(text)
+        for line in text.removeprefix(_YAML_ERRORS).splitlines():
+            ctx.warn(line.strip())
 
 
 def _parse(data: bytes, media_type: str, expected: GroupVersionKind, *, strict: bool) -> tuple[Any, Any, list[str]]:
@@ -132,7 +136,8 @@ def _parse(data: bytes, media_type: str, expected: GroupVersionKind, *, strict: 
         raise bad_request(_unrecognized(expected, data, f"{prefix}{failure}")) from failure
 
 
-def _not_an_object(value: Any) -> str:
+def not_an_object(value: Any) -> str:
+    """What Go says when a body should be an object and is not."""
     names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     if value is None:
         return "couldn't get version/kind; json parse error: unexpected end of JSON input"
@@ -185,14 +190,17 @@ def _other_version(gvk: GroupVersionKind, expected: GroupVersionKind) -> str:
 
 
 def _refused(gvk: GroupVersionKind, expected: GroupVersionKind, known: Known) -> str:
+    if gvk.kind == expected.kind and gvk.group == expected.group and (known(gvk) or builtin.lookup(gvk) is not None):
+        return _other_version(gvk, expected)
+    return (
+        f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {expected.kind}: {refusal(gvk, expected, known)}'
+    )
+
+
+def refusal(gvk: GroupVersionKind, expected: GroupVersionKind, known: Known) -> str:
+    """Why an object of a kind is none of the expected one."""
     if known(gvk) or builtin.lookup(gvk) is not None:
-        if gvk.kind == expected.kind and gvk.group == expected.group:
-            return _other_version(gvk, expected)
-        problem = (
+        return (
             f"converting ({gvk.version}.{gvk.kind}) to ({_package(expected.group)}.{expected.kind}): unknown conversion"
         )
-    else:
-        problem = (
-            f"no kind {quote(gvk.kind)} is registered for version {quote(gvk.api_version)} in scheme {quote(_SCHEME)}"
-        )
-    return f'{gvk.kind} in version "{gvk.version}" cannot be handled as a {expected.kind}: {problem}'
+    return f"no kind {quote(gvk.kind)} is registered for version {quote(gvk.api_version)} in scheme {quote(_SCHEME)}"

@@ -80,12 +80,15 @@ async def update(
 def _check_uid(collection: Collection, version: Version, item: Item, uid: str) -> None:
     have = collection.decode(item)["metadata"]["uid"]
     if have != uid:
-        raise conflict(
-            version.gvr.gr,
-            item.key.rpartition("/")[2],
-            f"StorageError: invalid object, Code: 4, Key: {item.key}, ResourceVersion: 0, AdditionalErrorMsg: "
-            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {have}",
-        )
+        raise conflict(version.gvr.gr, item.key.rpartition("/")[2], precondition_failed(item.key, "UID", uid, have))
+
+
+def precondition_failed(key: str, what: str, wanted: str, have: str) -> str:
+    """Upstream storage.NewInvalidObjError."""
+    return (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {have}"
+    )
 
 
 async def _update_once(
@@ -177,6 +180,11 @@ def _before_update(
     errors = objectmeta.validate_common(meta, resource.namespaced)
     errors += objectmeta.validate_update(meta, old_meta)
     errors += objectmeta.validate_update(meta, old_meta)
+    if resource.standard_finalizers:
+        found = objectmeta.validate_standard_finalizers(
+            meta.get("finalizers") or [], path("metadata").child("finalizers")
+        )
+        errors += found * (2 if strategy.validates_metadata_on_update else 1)
     if strategy.validates_metadata_on_update:
         errors += objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
     errors += strategy.validate_update(hub, old)

@@ -182,6 +182,8 @@ def validate_owner_references(references: list[Obj], where: Path) -> list[FieldE
     controller = ""
     for reference in references:
         group, _, version = (reference.get("apiVersion") or "").rpartition("/")
+        if "/" in group:  # upstream takes an apiVersion that it cannot read for none at all
+            group = version = ""
         if not version:
             errors.append(
                 invalid(where.child("apiVersion"), reference.get("apiVersion") or "", "version must not be empty")
@@ -214,6 +216,15 @@ def validate_finalizers(finalizers: list[str], where: Path) -> list[FieldError]:
     if ORPHAN in finalizers and FOREGROUND in finalizers:
         errors.append(invalid(where, finalizers, f"finalizer {ORPHAN} and {FOREGROUND} cannot be both set"))
     return errors
+
+
+def validate_standard_finalizers(finalizers: list[str], where: Path) -> list[FieldError]:
+    """What the kinds of Kubernetes itself demand besides: only the old finalizers have names without a domain."""
+    return [
+        invalid(where.index(index), name, "name is neither a standard finalizer name nor is it fully qualified")
+        for index, name in enumerate(finalizers)
+        if "/" not in name and name not in (ORPHAN, FOREGROUND, "kubernetes")
+    ]
 
 
 def validate_managed_fields(entries: Iterable[Any], where: Path) -> list[FieldError]:

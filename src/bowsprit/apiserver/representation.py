@@ -122,7 +122,7 @@ def status_answer(error: StatusError, accept: str, ctx: RequestContext | None) -
     status = error.to_status()
     media_type = JSON
     try:
-        media_type = negotiation.negotiate(accept, transforms=True).media_type if accept else JSON
+        media_type = negotiation.negotiate(accept, transforms=False).media_type if accept else JSON
     except StatusError:
         media_type = JSON
     pretty = ctx is not None and negotiation.wants_pretty(

@@ -224,6 +224,9 @@ class Resource:
     subresources: Mapping[str, Subresource] = field(default_factory=dict)
     virtual: Virtual | None = None
     ttl_seconds: int | None = None  # objects vanish so long after their last write (Events: 3600)
+    standard_finalizers: bool = (
+        False  # finalizers without a domain must be one of the old ones (kinds of Kubernetes itself)
+    )
     storage_version_hash: str = ""  # as discovery shows it; "" = computed as upstream does
     reset_fields: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict

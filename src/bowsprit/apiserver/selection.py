@@ -40,6 +40,9 @@ class Selection:
         for field in fields.fields():
             if field in _METADATA_FIELDS or field in own:
                 continue
+            refused = resource.strategy.field_refusal
+            if refused:
+                raise bad_request(refused.format(field=field, quoted=quote(field)))
             if own or resource.custom:
                 raise bad_request(f"field label not supported: {field}")
             raise bad_request(

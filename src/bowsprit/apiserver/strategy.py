@@ -34,6 +34,9 @@ class Strategy:
     generation_ignores: frozenset[str] = frozenset({"metadata", "status"})  # members whose change is no new generation
     # Deletion of an object that stays sets deletionGracePeriodSeconds and bumps the generation (Namespace, CRD: neither).
     marks_grace_period: bool = True
+    field_refusal: str = (
+        ""  # what an unknown field selector is told, if not the usual; {field} and {quoted} stand for it
+    )
     validates_metadata_on_update: bool = False  # the kind's own update validation repeats the checks of creation
 
     def default(self, obj: Obj) -> None:

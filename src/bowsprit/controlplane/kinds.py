@@ -288,6 +288,9 @@ _DEPRECATED = {
     GroupVersionKind("", "v1", "ComponentStatus"): "v1 ComponentStatus is deprecated in v1.19+",
 }
 
+# These groups check their metadata as custom resources do; all others know the standard finalizers.
+_GENERIC_METADATA = frozenset({"admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"})
+
 # One resource serves both: whoever lists events of either group sees all of them.
 _SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "events")}
 
@@ -337,6 +340,7 @@ def _resource(
         strategy=behaviour.strategy,
         subresources={**subresources, **further},
         ttl_seconds=behaviour.ttl_seconds,
+        standard_finalizers=gr.group not in _GENERIC_METADATA,
         storage_version_hash=first.get("storageVersionHash", ""),
     )
 

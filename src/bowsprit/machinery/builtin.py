@@ -55,6 +55,25 @@ def _mismatch(value: Any, wanted: str) -> MismatchError:
     return MismatchError(found, wanted)
 
 
+_KINDS = {"object": "map", "array": "slice", "number": "int64"}
+_GO_TYPES = {"object": "map[string]interface {}", "array": "[]interface {}", "number": "int64"}
+
+
+def restore_error(failure: DecodeError) -> str:
+    """The same complaint as Go has it where it fills a struct from maps, not from a text (upstream FromUnstructured)."""
+    if not isinstance(failure, MismatchError):
+        return str(failure)
+    found, wanted = failure.found.partition(" ")[0], failure.wanted
+    kind = _KINDS.get(found, found)
+    if wanted.startswith("[]"):
+        return f"cannot restore slice from {kind}"
+    if wanted.startswith("map["):
+        return f"cannot restore map from {kind}"
+    if gotypes.is_struct(wanted):
+        return f"cannot restore struct from: {kind}"
+    return f"cannot convert {_GO_TYPES.get(found, found)} to {wanted}"
+
+
 def lookup(gvk: GroupVersionKind) -> Type | None:
     """The type of a built-in kind, or None."""
     message = gotypes.message_of(gvk)

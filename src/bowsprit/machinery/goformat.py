@@ -98,6 +98,18 @@ def value(item: Any) -> str:
     return str(item)
 
 
+def syntax(item: Any) -> str:
+    """A JSON value under `%#v`."""
+    if isinstance(item, str):
+        return quote(item)
+    if isinstance(item, dict):
+        members = ", ".join(f"{quote(key)}:{syntax(item[key])}" for key in sorted(item))
+        return f"map[string]interface {{}}{{{members}}}"
+    if isinstance(item, (list, tuple)):
+        return f"[]interface {{}}{{{', '.join(map(syntax, item))}}}"
+    return value(item)
+
+
 def json_text(item: Any, *, sort_keys: bool = False) -> str:
     """`json.Marshal`: compact and HTML-escaped. Go sorts the keys of maps, not the fields of structs: say which it is."""
     data = orjson.dumps(item, option=orjson.OPT_SORT_KEYS if sort_keys else 0)

@@ -157,5 +157,15 @@ def merging_of(message: str) -> Mapping[str, Any]:
     return merging
 
 
+@cache
+def _struct_names() -> frozenset[str]:
+    return frozenset(display_name(message) for message in _table()["structs"])
+
+
+def is_struct(name: str) -> bool:
+    """Whether what Go prints as `v1.Container` is a struct."""
+    return name in _struct_names()
+
+
 def has_message(message: str) -> bool:
     return message in _table()["structs"]

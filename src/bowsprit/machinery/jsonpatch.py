@@ -168,9 +168,11 @@ def _test(root: Any, path: str, expected: Any) -> None:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two JSON values are the same; `true` is not 1."""
+    """Whether two JSON values are the same; `true` is not 1, and as texts are compared, 1.0 is not either."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
+    if isinstance(left, float) is not isinstance(right, float):
+        return False
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(equal(value, right[key]) for key, value in left.items())
     if isinstance(left, list) and isinstance(right, list):

@@ -78,7 +78,7 @@ def _problems(declared: Typed, value: Any, path: Path, allow_duplicates: bool) -
             yield _at(path, wrong)
     elif type_.kind == MAP:
         if not isinstance(value, dict):
-            yield _at(path, f"expected map, got {goformat.value(value)}")
+            yield _at(path, f"expected map, got {_boxed(value)}")
             return
         for key, member in value.items():
             below = type_.member(key)
@@ -87,7 +87,7 @@ def _problems(declared: Typed, value: Any, path: Path, allow_duplicates: bool) -
             else:
                 yield from _problems(below, member, (*path, f"f:{key}"), allow_duplicates)
     elif not isinstance(value, list):
-        yield _at(path, f"expected list, got {goformat.value(value)}")
+        yield _at(path, f"expected list, got {_boxed(value)}")
     else:
         yield from _list_problems(type_, value, path, allow_duplicates)
 
@@ -112,16 +112,21 @@ def _at(path: Path, message: str) -> str:
     return f"{path_text(path)}: {message}" if path else message
 
 
+def _boxed(value: Any) -> str:
+    """A value as Go prints the box (value.valueUnstructured) that it is checked in."""
+    return f"&{{{goformat.value(value)}}}"
+
+
 def _scalar_problem(scalar: str, value: Any) -> str:
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
     if scalar == typed.NUMERIC and not numeric:
         return f"expected numeric (int or float), got {_GO_TYPES[type(value)]}"
     if scalar == typed.STRING and not isinstance(value, str):
-        return f"expected string, got {goformat.value(value)}"
+        return f"expected string, got &value.valueUnstructured{{Value:{goformat.syntax(value)}}}"
     if scalar == typed.BOOLEAN and not isinstance(value, bool):
-        return f"expected boolean, got {goformat.value(value)}"
+        return f"expected boolean, got {_boxed(value)}"
     if scalar == typed.UNTYPED and isinstance(value, (list, dict)):
-        return f"expected any scalar, got {goformat.value(value)}"
+        return f"expected any scalar, got {_boxed(value)}"
     return ""
 
 

@@ -85,6 +85,11 @@ def max_length_error(length: int) -> str:
     return f"must be no more than {length} characters"
 
 
+def max_bytes_error(length: int) -> str:
+    """As the newer rules say it (upstream pkg/api/validate/content)."""
+    return f"must be no more than {length} bytes"
+
+
 def inclusive_range_error(low: int, high: int) -> str:
     return f"must be between {low} and {high}, inclusive"
 
@@ -143,24 +148,33 @@ def is_wildcard_dns1123_subdomain(value: str) -> list[str]:
     return errors
 
 
+def _prefix_errors(value: str) -> list[str]:
+    errors = []
+    if _length(value) > DNS1123_SUBDOMAIN_MAX_LENGTH:
+        errors.append(max_bytes_error(DNS1123_SUBDOMAIN_MAX_LENGTH))
+    if not _matches_dns1123_subdomain(value):
+        errors.append(regex_error(_DNS1123_SUBDOMAIN_TEXT, _DNS1123_SUBDOMAIN, "example.com"))
+    return errors
+
+
 def is_qualified_name(value: str) -> list[str]:
     """`name` or `example.com/name`: label and annotation keys, taints, finalizers."""
     errors = []
     prefix, slash, name = value.rpartition("/")
     if slash and "/" in prefix:
         message = regex_error(
-            f"a qualified name {_QUALIFIED_NAME_TEXT}", _QUALIFIED_NAME, "MyName", "my.name", "123-abc"
+            f"a valid label key {_QUALIFIED_NAME_TEXT}", _QUALIFIED_NAME, "MyName", "my.name", "123-abc"
         )
         return [f"{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
     if slash:
         if not prefix:
             errors.append(f"prefix part {empty_error()}")
         else:
-            errors.extend(f"prefix part {message}" for message in is_dns1123_subdomain(prefix))
+            errors.extend(f"prefix part {message}" for message in _prefix_errors(prefix))
     if not name:
         errors.append(f"name part {empty_error()}")
     elif _length(name) > QUALIFIED_NAME_MAX_LENGTH:
-        errors.append(f"name part {max_length_error(QUALIFIED_NAME_MAX_LENGTH)}")
+        errors.append(f"name part {max_bytes_error(QUALIFIED_NAME_MAX_LENGTH)}")
     if not _matches_qualified_name(name):
         message = regex_error(_QUALIFIED_NAME_TEXT, _QUALIFIED_NAME, "MyName", "my.name", "123-abc")
         errors.append(f"name part {message}")
@@ -170,7 +184,7 @@ def is_qualified_name(value: str) -> list[str]:
 def is_valid_label_value(value: str) -> list[str]:
     errors = []
     if _length(value) > LABEL_VALUE_MAX_LENGTH:
-        errors.append(max_length_error(LABEL_VALUE_MAX_LENGTH))
+        errors.append(max_bytes_error(LABEL_VALUE_MAX_LENGTH))
     if not _matches_label_value(value):
         errors.append(regex_error(_LABEL_VALUE_TEXT, _LABEL_VALUE, "MyValue", "my_value", "12345"))
     return errors

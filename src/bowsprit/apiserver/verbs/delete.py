@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bowsprit.apiserver import deletion, negotiation, representation
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.collection import Stored
 from bowsprit.apiserver.creation import Validate
+from bowsprit.apiserver.decoding import not_an_object
 from bowsprit.apiserver.options import META_GROUP, DeleteOptions, ListOptions
 from bowsprit.apiserver.selection import Selection
 from bowsprit.apiserver.verbs.list import find, list_object
@@ -88,10 +91,7 @@ async def delete_collection(call: Call) -> Answer:
             )
         except NotFoundError:
             continue
-    metadata = {"resourceVersion": str(listing.revision)}
-    if listing.token:
-        metadata["continue"] = listing.token
-    return representation.answer(call.ctx, chosen, 200, obj=list_object(call, chosen, shown, metadata))
+    return representation.answer(call.ctx, chosen, 200, obj=list_object(call, chosen, shown, listing.metadata()))
 
 
 async def read_options(call: Call) -> DeleteOptions:
@@ -102,17 +102,18 @@ async def read_options(call: Call) -> DeleteOptions:
     media_type = negotiation.body_media_type(call.request.headers.get("Content-Type", ""))
     try:
         if media_type == negotiation.PROTOBUF:
-            value = protobuf.decode(data, _OPTIONS_KIND)
+            value: Any = protobuf.decode(data, _OPTIONS_KIND)
         elif media_type == negotiation.YAML:
             value = decode_yaml(data)
         else:
             value = decode_json(data)
     except DecodeError as failure:
-        raise bad_request(f"couldn't get version/kind; json parse error: {failure}") from failure
+        prefix = "" if media_type == negotiation.PROTOBUF else "couldn't get version/kind; json parse error: "
+        raise bad_request(f"{prefix}{failure}") from failure
+    if value is None:
+        return DeleteOptions()
     if not isinstance(value, dict):
-        raise bad_request(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal into Go value of type DeleteOptions"
-        )
+        raise bad_request(not_an_object(value))
     kind = value.get("kind") or "DeleteOptions"
     if kind != "DeleteOptions":
         version = value.get("apiVersion") or f"{META_GROUP}/v1"
@@ -136,6 +137,5 @@ def _check_types(value: Obj) -> None:
         given = value.get(field)
         if given is not None and type(given) is not wanted:
             raise bad_request(
-                f'DeleteOptions in version "v1" cannot be handled as a DeleteOptions: json: cannot unmarshal '
-                f"{names[type(given)]} into Go struct field DeleteOptions.{field} of type {go_type}"
+                f"json: cannot unmarshal {names[type(given)]} into Go struct field DeleteOptions.{field} of type {go_type}"
             )

@@ -7,7 +7,7 @@ from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.collection import Stored
 from bowsprit.apiserver.negotiation import JSON
 from bowsprit.apiserver.options import parse_revision
-from bowsprit.machinery.errors import bad_request, not_found, too_large_resource_version
+from bowsprit.machinery.errors import not_found, too_large_resource_version, unknown
 
 FRESH_SECONDS = 3.0  # upstream's watch cache waits so long for a resourceVersion
 
@@ -40,7 +40,7 @@ async def wait_until_fresh(call: Call, resource_version: str) -> None:
     try:
         revision = parse_revision(resource_version)
     except ValueError as failure:
-        raise bad_request(f"invalid resource version: {failure}") from None
+        raise unknown(str(failure)) from None
     collection = call.collection
     if resource_version == "" and collection.store.shared:
         revision = await collection.store.latest_revision()

@@ -65,7 +65,8 @@ async def find(call: Call, selection: Selection, options: ListOptions) -> Listin
         else:
             items = cacher.items(selection.prefix, after)
         revision = cacher.revision
-    limit = options.limit
+    # Upstream's watch cache, which answers "any version will do", knows no pages.
+    limit = 0 if options.resource_version == "0" and not options.continue_token else options.limit
     if selection.everything:
         if 0 < limit < len(items):
             token = encode_token(revision, selection.prefix, items[limit - 1].key)

@@ -11,6 +11,7 @@ from bowsprit.apiserver import mutation, negotiation, ownership
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
+from bowsprit.apiserver.decoding import refusal, report
 from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.verbs.create import dedup_owner_references
@@ -69,7 +70,7 @@ async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
     if sort == "apply":
         compute = _applying(call, data, options)
     else:
-        compute = _patching(call, parse_patch(call, sort, data), options)
+        compute = _patching(call, sort, parse_patch(call, sort, data), options)
     stored, created = await mutation.update(
         call.collection,
         call.version,
@@ -98,7 +99,18 @@ def patch_sort(call: Call) -> str:
 
 
 def parse_patch(call: Call, sort: str, data: bytes) -> Patch:
-    """The patch of a body as a function. Raises 400, 413."""
+    """The patch of a body as a function, which raises 400 or 413 for a bad body: an absent object is found out first."""
+    parsed: list[Patch] = []
+
+    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+        if not parsed:
+            parsed.append(_parse(call, sort, data))
+        return parsed[0](live)
+
+    return apply
+
+
+def _parse(call: Call, sort: str, data: bytes) -> Patch:
     try:
         value = decode_json(data)
         tree = decode_json_pairs(data, value)
@@ -109,13 +121,17 @@ def parse_patch(call: Call, sort: str, data: bytes) -> Patch:
                     f"The allowed maximum operations in a JSON patch is {jsonpatch.MAX_OPERATIONS}, got {len(operations)}"
                 )
             return _json_patch(operations)
+        if value is None and sort == "strategic":
+            value = {}
         if not isinstance(value, dict):
+            if value is None:
+                raise bad_request("Invalid JSON Patch")
             names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
             raise DecodeError(
-                f"json: cannot unmarshal {names.get(type(value), 'null')} into Go value of type map[string]interface {{}}"
+                f"json: cannot unmarshal {names[type(value)]} into Go value of type map[string]interface {{}}"
             )
     except DecodeError as failure:
-        raise bad_request(f"error decoding patch: {failure}") from failure
+        raise bad_request(f"{failure}" if sort == "strategic" else f"error decoding patch: {failure}") from failure
     duplicates = duplicate_fields(tree)
     if sort == "merge":
         return _merge_patch(value, duplicates)
@@ -169,43 +185,60 @@ def _sorted_json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def patched_object(call: Call, apply: Patch, live: Obj) -> Obj:
+def patched_object(call: Call, sort: str, apply: Patch, live: Obj) -> Obj:
     """The patched object, checked and defaulted like a body. Raises 400, 422."""
     version = call.version
     patched, texts, shown = apply(live)
-    field = path("patch")
-    if not isinstance(patched, dict) or not isinstance(patched.get("metadata"), dict):
-        raise invalid(
-            GroupKind("", ""), "", [invalid_field(field, shown, "json: cannot unmarshal into Go value of type object")]
-        )
-    for key, wanted in (("kind", version.gvk.kind), ("apiVersion", version.gvk.api_version)):
-        if patched.get(key) != wanted:
-            raise bad_request(
-                f"{patched.get('kind', '')} in version {goformat.quote(str(patched.get('apiVersion', '')))} cannot be handled as a "
-                f"{version.gvk.kind}: {key} must not be changed by a patch"
-            )
+    if not isinstance(patched, dict):
+        raise bad_result(shown, "json: cannot unmarshal into Go value of type object")
+    _check_kind(call, sort, patched, shown)
+    if patched.get("metadata") is None:
+        patched["metadata"] = {}
+    if not isinstance(patched["metadata"], dict):
+        raise bad_result(shown, "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta")
     if version.schema is not None:
         try:
             # Upstream decodes a text whose keys are sorted: the complaints come in that order.
             tree = orjson.loads(orjson.dumps(patched, option=orjson.OPT_SORT_KEYS))
             patched, found = version.schema.decode(patched, tree)
         except DecodeError as failure:
-            raise invalid(GroupKind("", ""), "", [invalid_field(field, shown, str(failure))]) from failure
+            detail = builtin.restore_error(failure) if sort == "strategic" else str(failure)
+            raise bad_result(shown, detail) from failure
         texts = [*texts, *(text for text in found if text not in texts)]
-    if texts and call.ctx.field_validation == "Strict":
-        detail = f"strict decoding error: {', '.join(texts)}"
-        raise invalid(GroupKind("", ""), "", [invalid_field(field, shown, detail)])
-    if call.ctx.field_validation != "Ignore":
-        for text in texts:
-            call.ctx.warn(text)
+    complain(call, texts, shown)
     call.endpoint.resource.strategy.default(patched)
     return patched
 
 
-def _patching(call: Call, apply: Patch, options: Obj) -> mutation.Compute:
+def complain(call: Call, texts: list[str], shown: str) -> None:
+    """Warns of unknown and repeated fields or refuses them, as fieldValidation demands."""
+    if texts and call.ctx.field_validation == "Strict":
+        raise bad_result(shown, f"strict decoding error: {', '.join(texts)}")
+    if call.ctx.field_validation != "Ignore":
+        for text in texts:
+            call.ctx.warn(text)
+
+
+def bad_result(shown: str, detail: str) -> StatusError:
+    """422 for what a patch leads to."""
+    return invalid(GroupKind("", ""), "", [invalid_field(path("patch"), shown, detail)])
+
+
+def _check_kind(call: Call, sort: str, patched: Obj, shown: str) -> None:
+    """A patch cannot make another kind of an object; what says nothing of its kind is what it was."""
+    wanted = call.version.gvk
+    kind, api_version = patched.get("kind") or wanted.kind, patched.get("apiVersion") or wanted.api_version
+    if sort != "strategic" and (kind, api_version) != (wanted.kind, wanted.api_version):
+        given = GroupVersionKind.parse(str(api_version), str(kind))
+        raise bad_result(shown, refusal(given, wanted, call.registry.knows))
+    patched["kind"], patched["apiVersion"] = wanted.kind, wanted.api_version
+
+
+def _patching(call: Call, sort: str, apply: Patch, options: Obj) -> mutation.Compute:
     async def compute(live: Obj | None) -> Obj:
-        assert live is not None  # only apply creates
-        new = patched_object(call, apply, live)
+        if live is None:  # only apply creates, also where an update may
+            raise not_found(call.version.gvr.gr, call.ctx.info.name)
+        new = patched_object(call, sort, apply, live)
         check_name(call, new)
         dedup_owner_references(call, new)
         ownership.track(call.collection, call.version, live, new, call.ctx, call.ctx.info.subresource)
@@ -254,25 +287,21 @@ def parse_applied(call: Call, data: bytes) -> Obj:
     try:
         applied, texts = decode_yaml_strict(data)
     except DecodeError as failure:
-        raise bad_request(f"error decoding YAML: {failure}") from failure
+        raise bad_request(f"error decoding YAML: error converting YAML to JSON: {failure}") from failure
+    if applied is None:
+        applied = {}
     if not isinstance(applied, dict):
-        raise bad_request("error decoding YAML: the configuration is not an object")
-    if texts and call.ctx.field_validation == "Strict":
-        raise bad_request(f"error strict decoding YAML: {', '.join(texts)}")
-    if call.ctx.field_validation != "Ignore":
-        for text in texts:
-            call.ctx.warn(text)
-    version = call.version
-    given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
-    if not given.version or not given.kind:
-        raise bad_request(f"invalid object type: {given}")
-    if given not in (version.gvk, _SCALE):
+        names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
         raise bad_request(
-            f"the API version in the data ({given.api_version}) does not match the expected API version "
-            f"({version.gvk.api_version})"
-            if given.kind == version.gvk.kind
-            else f"invalid object type: {given}"
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{names[type(applied)]} into Go value of type map[string]interface {{}}"
         )
+    if texts and call.ctx.field_validation == "Strict":
+        raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {', '.join(texts)}")
+    report(call.ctx, texts, "")
+    given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
+    if given != (_SCALE if call.ctx.info.subresource == "scale" else call.version.gvk):
+        raise bad_request(f"invalid object type: {given}")
     if applied.get("metadata") is None:
         applied["metadata"] = {}
     if not isinstance(applied["metadata"], dict):

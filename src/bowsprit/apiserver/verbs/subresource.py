@@ -15,7 +15,7 @@ from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.resource import ActionSubresource, ConnectSubresource, ScaleSubresource
 from bowsprit.apiserver.verbs.create import ensure_namespace
 from bowsprit.apiserver.verbs.get import wait_until_fresh
-from bowsprit.apiserver.verbs.patch import parse_applied, parse_patch, patch_sort
+from bowsprit.apiserver.verbs.patch import bad_result, complain, parse_applied, parse_patch, patch_sort
 from bowsprit.apiserver.verbs.update import check_name
 from bowsprit.machinery import builtin
 from bowsprit.machinery.codec import DecodeError
@@ -110,12 +110,18 @@ async def patch_scale(call: Call, subresource: ScaleSubresource) -> Answer:
     apply = parse_patch(call, sort, data)
 
     def patched(current: Obj) -> Obj:
-        made, _, shown = apply(current)
+        made, texts, shown = apply(current)
         if not isinstance(made, dict):
-            raise invalid(GroupKind("", ""), "", [invalid_field(path("patch"), shown, "not an object")])
-        made = _typed(made)
-        check_name(call, made)
-        return made
+            raise bad_result(shown, "not an object")
+        type_ = builtin.lookup(_SCALE)
+        assert type_ is not None
+        try:
+            typed: Obj = type_.round_trip(made)
+        except DecodeError as failure:
+            raise bad_result(shown, str(failure)) from failure
+        complain(call, [*texts, *type_.strict_errors(made)], shown)
+        check_name(call, typed)
+        return typed
 
     return await _change(call, subresource, options, patched)
 
@@ -148,7 +154,7 @@ async def _apply_scale(call: Call, subresource: ScaleSubresource, options: Obj, 
 
 
 def _is_scale(gvk: GroupVersionKind) -> bool:
-    return gvk.kind == "Scale" and gvk.group in ("autoscaling", "extensions", "apps")
+    return gvk == _SCALE
 
 
 def _typed(scale: Obj) -> Obj:
@@ -182,7 +188,9 @@ async def _change(
             raise conflict(
                 call.version.gvr.gr,
                 info.name,
-                f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {live['metadata']['uid']}",
+                mutation.precondition_failed(
+                    call.endpoint.resource.key(info.namespace, info.name), "UID", meta["uid"], live["metadata"]["uid"]
+                ),
             )
         replicas = nested(wanted, "spec", "replicas", default=0)
         if not call.endpoint.resource.custom and (not isinstance(replicas, int) or replicas < 0):

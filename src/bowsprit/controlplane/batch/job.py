@@ -52,7 +52,8 @@ class JobStrategy(StatusedStrategy):
         default_job_spec(spec)
         labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
         if labels and not obj["metadata"].get("labels"):
-            obj["metadata"]["labels"] = dict(labels)
+            # One map for both, as upstream has it: what is added to the template's labels is added to the job's.
+            obj["metadata"]["labels"] = labels
         if spec.get("manualSelector") is None:
             spec["manualSelector"] = False
 
@@ -79,6 +80,8 @@ class JobStrategy(StatusedStrategy):
         labels = (obj["spec"].get("template") or {}).get("metadata", {}).get("labels")
         if labels and not obj["metadata"].get("labels"):
             obj["metadata"]["labels"] = dict(labels)
+
+    field_refusal = "field label {quoted} not supported for Job"
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"status.successful"})

@@ -49,10 +49,10 @@ class NamespaceStrategy(Strategy):
         copy_field(new["spec"], old.get("spec") or {}, "finalizers")
 
     def selectable_field_names(self) -> frozenset[str]:
-        return frozenset({"name", "status.phase"})
+        return frozenset({"status.phase"})
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
-        return {"name": name_of(obj), "status.phase": (obj.get("status") or {}).get("phase") or ""}
+        return {"status.phase": (obj.get("status") or {}).get("phase") or ""}
 
     def mark_deleting(self, obj: Obj, ctx: RequestContext) -> None:
         obj.setdefault("status", {})["phase"] = "Terminating"

@@ -56,7 +56,13 @@ class EventStrategy(Strategy):
         return None
 
     def selectable_field_names(self) -> frozenset[str]:
-        return frozenset({*SELECTABLE, *(name.replace("involvedObject", "regarding") for name in SELECTABLE[:7])})
+        return frozenset(
+            {
+                *SELECTABLE,
+                "reportingController",
+                *(name.replace("involvedObject", "regarding") for name in SELECTABLE[:7]),
+            }
+        )
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         about, source = obj.get("involvedObject") or {}, (obj.get("source") or {}).get("component") or ""
@@ -70,6 +76,7 @@ class EventStrategy(Strategy):
             **fields,
             "reason": obj.get("reason") or "",
             "reportingComponent": reporter,
+            "reportingController": reporter,
             "source": source or reporter,
             "type": obj.get("type") or "",
         }

@@ -62,6 +62,8 @@ class GenerationStrategy(Strategy):
 class SliceStrategy(GenerationStrategy):
     """ResourceSlice: selectable by where the devices are and who drives them."""
 
+    field_refusal = "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"
+
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"spec.nodeName", "spec.driver"})
 
