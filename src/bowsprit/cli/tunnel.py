@@ -95,16 +95,16 @@ def gateway_command(**settings: Any) -> None:
 
     logging.getLogger("bowsprit.tunnel.audit").setLevel(logging.INFO)
     settings["api_only"] = not settings["allow"]
-    options = GatewayOptions(
-        allow=allowed_destinations(settings) or [],
-        authorized_keys=settings["authorized_keys"],
-        host_key=settings["host_key"],
-        host=settings["bind"],
-        port=settings["port"],
-        max_connections=settings["max_connections"],
-    )
 
     async def serve() -> None:
+        options = GatewayOptions(
+            allow=allowed_destinations(settings) or [],
+            authorized_keys=settings["authorized_keys"],
+            host_key=settings["host_key"],
+            host=settings["bind"],
+            port=settings["port"],
+            max_connections=settings["max_connections"],
+        )
         gateway = Gateway(options)
         await gateway.start()
         allowed = ", ".join(str(rule) for rule in options.allow)
