@@ -11,7 +11,7 @@ from bowsprit.apiserver import mutation, negotiation, ownership
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
-from bowsprit.apiserver.decoding import refusal, report
+from bowsprit.apiserver.decoding import read_metadata, refusal, report
 from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.verbs.create import dedup_owner_references
@@ -31,6 +31,7 @@ from bowsprit.machinery.errors import (
     conflict,
     generic,
     invalid,
+    not_found,
     too_large,
     unknown,
 )
@@ -194,17 +195,18 @@ def patched_object(call: Call, sort: str, apply: Patch, live: Obj) -> Obj:
     _check_kind(call, sort, patched, shown)
     if patched.get("metadata") is None:
         patched["metadata"] = {}
-    if not isinstance(patched["metadata"], dict):
-        raise bad_result(shown, "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta")
-    if version.schema is not None:
-        try:
+    found: list[str] = []
+    try:
+        if version.schema is not None:
             # Upstream decodes a text whose keys are sorted: the complaints come in that order.
             tree = orjson.loads(orjson.dumps(patched, option=orjson.OPT_SORT_KEYS))
             patched, found = version.schema.decode(patched, tree)
-        except DecodeError as failure:
-            detail = builtin.restore_error(failure) if sort == "strategic" else str(failure)
-            raise bad_result(shown, detail) from failure
-        texts = [*texts, *(text for text in found if text not in texts)]
+        else:
+            patched["metadata"] = read_metadata(patched["metadata"])
+    except DecodeError as failure:
+        detail = builtin.restore_error(failure) if sort == "strategic" else str(failure)
+        raise bad_result(shown, detail) from failure
+    texts = [*texts, *(text for text in found if text not in texts)]
     complain(call, texts, shown)
     call.endpoint.resource.strategy.default(patched)
     return patched
