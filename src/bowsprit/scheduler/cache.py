@@ -74,6 +74,8 @@ class Cache:
         ):
             known.obj = pod.obj
             known.nominated = pod.nominated
+            if (node := self.nodes.node(pod.node_name)) is not None:
+                node.move_last(pod.uid)
             return known
         self._detach(pod.uid)
         self._attach(pod)

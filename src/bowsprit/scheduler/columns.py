@@ -170,7 +170,9 @@ class NodeColumns:
         self._count(pod, row, 1)
 
     def remove_pod(self, pod: PodInfo, row: int) -> None:
-        known = self.info(row).remove_pod(pod)
+        info = self.info(row)
+        info.move_last(pod.uid)
+        known = info.remove_pod(pod)
         if known is not None:
             self._count(known, row, -1)
 

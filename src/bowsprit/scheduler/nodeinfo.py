@@ -55,6 +55,19 @@ class NodeInfo:
             self._count(known, -1)
         return known
 
+    def move_last(self, uid: str) -> None:
+        """Swap a pod with the last one: the order that taking it away and putting it back leaves in a slice.
+
+        The order decides among victims of equal importance (NodeInfo.RemovePod and AddPod, which updates go through).
+        """
+        pods = self.pods
+        last, pod = next(reversed(pods), uid), pods.get(uid)
+        if pod is None or last == uid:
+            return
+        moved = pods.pop(last)
+        self.pods = {(last if key == uid else key): (moved if key == uid else p) for key, p in pods.items()}
+        self.pods[uid] = pod
+
     def _count(self, pod: PodInfo, sign: int) -> None:
         shape, requested = pod.shape, self.requested
         for name, amount in shape.requests.items():

@@ -8,7 +8,7 @@ What differs between pods of one ReplicaSet (name, uid, volumes' claims, start t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -354,6 +354,15 @@ def _scheduling_volume(volume: Obj) -> bool:
     return not any(kind in volume for kind in _PLAIN_VOLUMES)
 
 
-def importance_key(pod: PodInfo) -> tuple[int, float]:
-    """util.MoreImportantPod: higher priority, then earlier start; ascending sort gives the most important first."""
-    return (-pod.priority, pod.start_order())
+def by_importance(pods: Iterable[PodInfo]) -> list[PodInfo]:
+    """Most important first: higher priority, then earlier start (util.MoreImportantPod).
+
+    Pods that have not started yet come last, in reverse: upstream compares two of them by the times at which it looks,
+    which makes each more important than all before it.
+    """
+
+    def key(item: tuple[int, PodInfo]) -> tuple[int, float, int]:
+        place, pod = item
+        return (-pod.priority, pod.start_order(), place if pod.start_time is not None else -place)
+
+    return [pod for _, pod in sorted(enumerate(pods), key=key)]

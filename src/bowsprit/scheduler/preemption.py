@@ -10,7 +10,7 @@ from bowsprit.machinery.objects import Obj, find_condition
 from bowsprit.machinery.selectors import LabelSelector
 from bowsprit.scheduler.framework import Code, CycleState, NodeStatuses, Status, reasons_text, unresolvable
 from bowsprit.scheduler.nodeinfo import NodeInfo
-from bowsprit.scheduler.podinfo import PodInfo, importance_key
+from bowsprit.scheduler.podinfo import PodInfo, by_importance
 from bowsprit.scheduler.profile import Handle, Profile
 
 NOT_HELPFUL = "Preemption is not helpful for scheduling"
@@ -91,7 +91,7 @@ def select_victims(
     profile: Profile, state: CycleState, pod: PodInfo, node: NodeInfo, budgets: Budgets
 ) -> tuple[Candidate | None, Status | None]:
     """SelectVictimsOnNode: remove all pods of lower priority, then give back as many as fit, most important first."""
-    potential = sorted(node.lower_priority_pods(pod.priority), key=importance_key)
+    potential = by_importance(node.lower_priority_pods(pod.priority))
     if not potential:
         return None, unresolvable(NO_VICTIMS)
     stripped, guess = node.clone(), state.clone()
@@ -115,7 +115,8 @@ def select_victims(
             profile.remove_pod(guess, pod, victim, stripped)
             victims.append(victim)
             violations += group is violating
-    victims.sort(key=importance_key)
+    if violating and others:
+        victims = by_importance(victims)
     return Candidate(node.name, victims, violations), None
 
 

@@ -85,8 +85,13 @@ def plugin_at(path: str) -> PluginFactory:
         raise ProfileError(f'plugin "{path}" cannot be loaded: {exc}') from exc
 
 
+def has_methods(plugin: Any, point: str) -> bool:
+    return any(hasattr(plugin, method) for method in POINTS[point])
+
+
 def implements(plugin: Any, point: str) -> bool:
-    return any(hasattr(plugin, method) for method in POINTS[point]) or point in getattr(plugin, "also_at", ())
+    """Whether a configuration may name the plugin there: some do elsewhere what upstream does at a point (`also_at`)."""
+    return has_methods(plugin, point) or point in getattr(plugin, "also_at", ())
 
 
 class Profile:
@@ -129,7 +134,7 @@ class Profile:
                 except ValueError as exc:
                     raise ProfileError(f'initializing plugin "{name}": {exc}') from exc
         for point in _EXPANSION_ORDER:
-            self.at[point] = self._expand(point, sets)
+            self.at[point] = [plugin for plugin in self._expand(point, sets) if has_methods(plugin, point)]
         score_set = (sets.get("score") or {}).get("enabled") or ()
         for plugin in (*score_set, *((sets.get("multiPoint") or {}).get("enabled") or ())):
             instance = self.plugins[plugin["name"]]

@@ -166,11 +166,10 @@ class Simulation:
             self.nominator.remove(lower.uid)
             lower.nominated = ""
         fresh = [victim for victim in decided.candidate.victims if not victim.terminating]
-        for victim in decided.candidate.victims:
-            if remove_victims:
-                self.cache.remove_pod(victim.uid)
-            elif not victim.terminating:
-                self.terminate(victim)
+        for victim in fresh:
+            self.terminate(victim)
+        for victim in decided.candidate.victims if remove_victims else ():
+            self.cache.remove_pod(victim.uid)
         pod.nominated = outcome.nominated
         self.nominator.add(pod, outcome.nominated)
         self.waiting[pod.uid] = pod

@@ -28,6 +28,11 @@ def parse_document(text: str) -> tuple[Obj, list[str]]:
     except DecodeError as exc:
         raise ConfigError(str(exc)) from exc
     document: Obj = value if isinstance(value, dict) else {}
+    if not text.lstrip().startswith("{"):
+        document = _sorted(
+            document
+        )  # upstream turns YAML into JSON, with sorted keys, and finds problems in that order
+    _check_kind(document)
     if not document.get("kind"):
         raise ConfigError(f"Object 'Kind' is missing in '{text}'")
     if not document.get("apiVersion"):
@@ -35,12 +40,45 @@ def parse_document(text: str) -> tuple[Obj, list[str]]:
     return document, repeated
 
 
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+_HEAD = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+
+
+def _check_kind(value: Any) -> None:
+    """What SimpleMetaFactory.Interpret says of something whose version and kind cannot be read."""
+    problem = ""
+    if not isinstance(value, dict):
+        problem = f"cannot unmarshal {json_kind(value)} into Go value of type {_HEAD}"
+    else:
+        for key in value:
+            if key in ("apiVersion", "kind") and not isinstance(value[key], str | None):
+                problem = f"cannot unmarshal {json_kind(value[key])} into Go struct field .{key} of type string"
+                break
+    if problem:
+        raise ConfigError(f"couldn't get version/kind; json parse error: json: {problem}")
+
+
 def go_type(kind: Any) -> str:
     if isinstance(kind, Struct):
-        return f"v1.{kind.name}"
+        return f"{kind.package}.{kind.name}"
     if isinstance(kind, tuple):
         return f"[]{go_type(kind[1])}"
-    return {"duration": "string", "bytes": "[]uint8"}.get(str(kind), str(kind))
+    return {"duration": "string", "*duration": "string", "bytes": "[]uint8"}.get(str(kind), str(kind))
+
+
+_ZEROS: dict[str, Any] = {"bool": False, "int32": 0, "int64": 0, "float32": 0}
+
+
+def _zero(kind: Any) -> Any:
+    """What null in a list becomes."""
+    if isinstance(kind, Struct):
+        return {}
+    return [] if isinstance(kind, tuple) else _ZEROS.get(str(kind), "")
 
 
 def json_kind(value: Any) -> str:
@@ -54,62 +92,84 @@ def json_kind(value: Any) -> str:
 
 
 class Decoder:
-    """Collects unknown fields while it converts a value; type errors end it at once."""
+    """Collects unknown fields while it converts a value, and the first value of a wrong type.
+
+    As in encoding/json a wrong type does not end the decoding, but what a type's own decoder refuses (a duration) does.
+    """
 
     def __init__(self) -> None:
         self.unknown: list[str] = []
+        self._wrong = ""
+
+    def decode(self, kind: Struct, value: Obj) -> Obj:
+        """Raises ConfigError."""
+        result = self.struct(kind, value)
+        if self._wrong:
+            raise ConfigError(self._wrong)
+        return result
 
     def struct(self, kind: Struct, value: Any, where: str = "", names: str = "") -> Obj:
         """`where` is the path for unknown fields, `names` the one (without indices) that Go's messages have."""
         result: Obj = {}
-        for key in sorted(value):
+        for key in value:
             inner = f"{where}.{key}" if where else key
             if key not in kind.fields:
                 self.unknown.append(f'unknown field "{inner}"')
-            elif value[key] is not None:
-                path = f"{names}.{key}" if names else key
-                result[key] = self.value(kind.fields[key], value[key], inner, path, kind.name)
+            elif value[key] is not None or kind.fields[key] == "duration":
+                named = f"{kind.embedded[key]}.{key}" if key in kind.embedded else key
+                path = f"{names}.{named}" if names else named
+                found = self.value(kind.fields[key], value[key], inner, path, kind.name)
+                if found is not None:
+                    result[key] = found
         return result
 
     def value(self, kind: Any, value: Any, where: str, names: str, owner: str) -> Any:
         if kind == "any":
             return value
         if isinstance(kind, Struct):
-            self._expect(isinstance(value, dict), value, kind, names, owner)
+            if not isinstance(value, dict):
+                return self._refuse(json_kind(value), kind, names, owner)
             return self.struct(kind, value, where, names)
         if isinstance(kind, tuple):
-            self._expect(isinstance(value, list), value, kind, names, owner)
+            if not isinstance(value, list):
+                return self._refuse(json_kind(value), kind, names, owner)
             return [
-                self.value(kind[1], item, f"{where}[{i}]", names, owner)
+                _zero(kind[1]) if item is None else self.value(kind[1], item, f"{where}[{i}]", names, owner)
                 for i, item in enumerate(value)
-                if item is not None
             ]
         return self._scalar(kind, value, names, owner)
 
     def _scalar(self, kind: str, value: Any, names: str, owner: str) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if kind == "duration":
-            self._expect(isinstance(value, str), value, kind, names, owner)
+        if kind in ("duration", "*duration"):
+            if not isinstance(value, str | None):
+                raise ConfigError(self._message(json_kind(value), kind, names, owner))
             try:
-                return format_duration(parse_duration(value))
+                return format_duration(parse_duration(value or ""))
             except ValueError as exc:
                 raise ConfigError(str(exc)) from exc
         if kind in _INTEGERS:
-            self._expect(number, value, kind, names, owner)
-            if value != int(value) or not -_INTEGERS[kind] <= value < _INTEGERS[kind]:
-                self._fail(f"number {value}", kind, names, owner)
-            return int(value)
-        good = {"string": isinstance(value, str), "bool": isinstance(value, bool), "float32": number}
-        self._expect(good.get(kind, isinstance(value, str)), value, kind, names, owner)
+            if not number:
+                return self._refuse(json_kind(value), kind, names, owner)
+            if isinstance(value, float) or not -_INTEGERS[kind] <= value < _INTEGERS[kind]:
+                return self._refuse(f"number {number_text(value)}", kind, names, owner)
+            return value
+        good = {"bool": isinstance(value, bool), "float32": number, "map[string]string": isinstance(value, dict)}
+        if not good.get(kind, isinstance(value, str)):
+            return self._refuse(json_kind(value), kind, names, owner)
         return value
 
-    def _expect(self, good: bool, value: Any, kind: Any, names: str, owner: str) -> None:
-        if not good:
-            self._fail(json_kind(value), kind, names, owner)
+    def _refuse(self, what: str, kind: Any, names: str, owner: str) -> None:
+        self._wrong = self._wrong or self._message(what, kind, names, owner)
 
     @staticmethod
-    def _fail(what: str, kind: Any, names: str, owner: str) -> None:
-        raise ConfigError(f"json: cannot unmarshal {what} into Go struct field {owner}.{names} of type {go_type(kind)}")
+    def _message(what: str, kind: Any, names: str, owner: str) -> str:
+        return f"json: cannot unmarshal {what} into Go struct field {owner}.{names} of type {go_type(kind)}"
+
+
+def number_text(value: int | float) -> str:
+    """A number as JSON from YAML has it."""
+    return str(value) if isinstance(value, int) else repr(value).removesuffix(".0")
 
 
 def decode_v1(document: Obj, repeated: list[str], unknown_args: set[str] | None = None) -> Obj:
@@ -121,7 +181,7 @@ def decode_v1(document: Obj, repeated: list[str], unknown_args: set[str] | None 
         raise ConfigError(f'no kind "{kind}" is registered for version "{document["apiVersion"]}" {SCHEME}')
     if kind != "KubeSchedulerConfiguration":
         raise ConfigError(f"couldn't decode as KubeSchedulerConfiguration, got {V1}, Kind={kind}: ")
-    config = decoder.struct(CONFIGURATION, document)
+    config = decoder.decode(CONFIGURATION, document)
     problems = [*repeated, *decoder.unknown]
     for i, profile in enumerate(config.get("profiles") or ()):
         for j, item in enumerate(profile.get("pluginConfig") or ()):
@@ -140,8 +200,12 @@ def _decode_args(item: Obj, where: str) -> str:
     if args is None or name not in ARGS:
         return ""
     struct = ARGS[name]
+    try:
+        _check_kind(args)
+    except ConfigError as exc:
+        raise ConfigError(f"decoding {where}: decoding args for plugin {name}: {exc}") from exc
     version, kind = args.get("apiVersion") or V1, args.get("kind") or struct.name
-    kinds = {s.name for s in ARGS.values()}
+    kinds = {s.name for s in (*ARGS.values(), CONFIGURATION)}
     if version != V1 or kind not in kinds:
         raise ConfigError(
             f'decoding {where}: decoding args for plugin {name}: no kind "{kind}" is registered for version '
@@ -153,7 +217,7 @@ def _decode_args(item: Obj, where: str) -> str:
         )
     decoder = Decoder()
     try:
-        decoded = decoder.struct(struct, args)
+        decoded = decoder.decode(struct, args)
     except ConfigError as exc:
         raise ConfigError(f"decoding {where}: decoding args for plugin {name}: {exc}") from exc
     item["args"] = {**decoded, "kind": kind, "apiVersion": V1}

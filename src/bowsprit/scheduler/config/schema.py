@@ -1,11 +1,12 @@
 """The shape of KubeSchedulerConfiguration v1 and of the plugins' arguments, as Go's types have it.
 
-A type is the name of a scalar, ["list", T], ["map", T], a Struct, or "any". Only what decoding needs is said here.
+A type is the name of a scalar (Go's name of a string type, "*duration" for one that may be null), ("list", T), a Struct, or
+"any". Only what decoding needs is said here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -15,6 +16,8 @@ class Struct:
 
     name: str
     fields: dict[str, Any]
+    package: str = "v1"
+    embedded: dict[str, str] = field(default_factory=dict)  # field -> the embedded struct that has it
 
 
 def _list(kind: Any) -> tuple[str, Any]:
@@ -60,6 +63,7 @@ ELECTION = Struct(
         "leaderElect": "bool", "leaseDuration": "duration", "renewDeadline": "duration", "retryPeriod": "duration",
         "resourceLock": "string", "resourceName": "string", "resourceNamespace": "string",
     },
+    "v1alpha1",
 )  # fmt: skip
 CONNECTION = Struct(
     "ClientConnectionConfiguration",
@@ -70,6 +74,7 @@ CONNECTION = Struct(
         "qps": "float32",
         "burst": "int32",
     },
+    "v1alpha1",
 )
 CONFIGURATION = Struct(
     "KubeSchedulerConfiguration",
@@ -79,6 +84,7 @@ CONFIGURATION = Struct(
         "percentageOfNodesToScore": "int32", "podInitialBackoffSeconds": "int64", "podMaxBackoffSeconds": "int64",
         "profiles": ("list", PROFILE), "extenders": _list(EXTENDER), "delayCacheUntilActive": "bool",
     },
+    embedded=dict.fromkeys(("enableProfiling", "enableContentionProfiling"), "DebuggingConfiguration"),
 )  # fmt: skip
 
 _META = {"apiVersion": "string", "kind": "string"}
@@ -86,9 +92,12 @@ _RESOURCE = Struct("ResourceSpec", {"name": "string", "weight": "int64"})
 _POINT = Struct("UtilizationShapePoint", {"utilization": "int32", "score": "int32"})
 _RATIO = Struct("RequestedToCapacityRatioParam", {"shape": _list(_POINT)})
 _STRATEGY = Struct(
-    "ScoringStrategy", {"type": "string", "resources": _list(_RESOURCE), "requestedToCapacityRatio": _RATIO}
+    "ScoringStrategy",
+    {"type": "v1.ScoringStrategyType", "resources": _list(_RESOURCE), "requestedToCapacityRatio": _RATIO},
 )
-_EXPRESSION = Struct("NodeSelectorRequirement", {"key": "string", "operator": "string", "values": _list("string")})
+_EXPRESSION = Struct(
+    "NodeSelectorRequirement", {"key": "string", "operator": "v1.NodeSelectorOperator", "values": _list("string")}
+)
 _TERM = Struct("NodeSelectorTerm", {"matchExpressions": _list(_EXPRESSION), "matchFields": _list(_EXPRESSION)})
 _AFFINITY = Struct(
     "NodeAffinity",
@@ -99,14 +108,31 @@ _AFFINITY = Struct(
         ),
     },
 )
+_SELECTOR = Struct(
+    "LabelSelector",
+    {
+        "matchLabels": "map[string]string",
+        "matchExpressions": _list(
+            Struct(
+                "LabelSelectorRequirement",
+                {"key": "string", "operator": "v1.LabelSelectorOperator", "values": _list("string")},
+            )
+        ),
+    },
+)
 _CONSTRAINT = Struct(
     "TopologySpreadConstraint",
     {
-        "maxSkew": "int32", "topologyKey": "string", "whenUnsatisfiable": "string", "labelSelector": "any",
-        "minDomains": "int32", "nodeAffinityPolicy": "string", "nodeTaintsPolicy": "string",
+        "maxSkew": "int32",
+        "topologyKey": "string",
+        "whenUnsatisfiable": "v1.UnsatisfiableConstraintAction",
+        "labelSelector": _SELECTOR,
+        "minDomains": "int32",
+        "nodeAffinityPolicy": "v1.NodeInclusionPolicy",
+        "nodeTaintsPolicy": "v1.NodeInclusionPolicy",
         "matchLabelKeys": _list("string"),
     },
-)  # fmt: skip
+)
 
 ARGS: dict[str, Struct] = {
     "DefaultPreemption": Struct(
@@ -114,7 +140,7 @@ ARGS: dict[str, Struct] = {
         {**_META, "minCandidateNodesPercentage": "int32", "minCandidateNodesAbsolute": "int32"},
     ),
     "DynamicResources": Struct(
-        "DynamicResourcesArgs", {**_META, "filterTimeout": "duration", "bindingTimeout": "duration"}
+        "DynamicResourcesArgs", {**_META, "filterTimeout": "*duration", "bindingTimeout": "*duration"}
     ),
     "InterPodAffinity": Struct(
         "InterPodAffinityArgs",
@@ -134,7 +160,12 @@ ARGS: dict[str, Struct] = {
         },
     ),
     "PodTopologySpread": Struct(
-        "PodTopologySpreadArgs", {**_META, "defaultConstraints": _list(_CONSTRAINT), "defaultingType": "string"}
+        "PodTopologySpreadArgs",
+        {
+            **_META,
+            "defaultConstraints": _list(_CONSTRAINT),
+            "defaultingType": "v1.PodTopologySpreadConstraintsDefaulting",
+        },
     ),
     "VolumeBinding": Struct("VolumeBindingArgs", {**_META, "bindTimeoutSeconds": "int64", "shape": _list(_POINT)}),
 }

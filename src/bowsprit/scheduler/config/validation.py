@@ -100,7 +100,7 @@ def _profiles(profiles: list[Obj], gates: dict[str, bool]) -> list[FieldError]:
     first = _go_set(profiles[0]["plugins"]["queueSort"])
     for i, profile in enumerate(profiles):
         own = _go_set(profile["plugins"]["queueSort"])
-        if len(own["Enabled"] or ()) > 1:
+        if i == 0 and len(own["Enabled"] or ()) > 1:
             sort = where.index(i).child("plugins", "queueSort", "Enabled")
             errors.append(invalid(sort, len(own["Enabled"]), "only one queue sort plugin can be enabled"))
         if i and own != first:
@@ -202,12 +202,12 @@ def _requirement(where: Path, expression: Obj) -> list[FieldError]:
         return [invalid(where.child("key"), expression.get("key", ""), "; ".join(problems))]
     at = where.child("values")
     if operator in ("In", "NotIn") and not values:
-        return [invalid(at, values, "for 'in', 'notin' operators, values set can't be empty")]
+        return [invalid(at, expression.get("values"), "for 'in', 'notin' operators, values set can't be empty")]
     if operator in ("Exists", "DoesNotExist") and values:
         return [invalid(at, values, "values set must be empty for exists and does not exist")]
     if operator in ("Gt", "Lt"):
         if len(values) != 1:
-            return [invalid(at, values, "for 'Gt', 'Lt' operators, exactly one value is required")]
+            return [invalid(at, expression.get("values"), "for 'Gt', 'Lt' operators, exactly one value is required")]
         if not values[0].lstrip("+-").isdigit():
             return [invalid(at.index(0), values[0], "for 'Gt', 'Lt' operators, the value must be an integer")]
     return [

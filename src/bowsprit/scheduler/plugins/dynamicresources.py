@@ -22,6 +22,7 @@ _KEY = "DynamicResources"
 
 class DynamicResources:
     name = "DynamicResources"
+    also_at = ("preEnqueue", "reserve", "preBind")
     local = True
     static = True  # depends on the node alone, not on its pods
 

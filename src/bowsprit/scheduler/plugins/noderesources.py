@@ -24,6 +24,7 @@ class NodeResourcesFit:
     """Filter: requests against what is left. Score: by the profile's strategy."""
 
     name = "NodeResourcesFit"
+    also_at = ("preFilter", "preScore", "placementScore")
     local = True
 
     def __init__(self, args: Obj, ignored: frozenset[str] = frozenset()):

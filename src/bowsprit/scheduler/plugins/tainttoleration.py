@@ -26,6 +26,7 @@ def taint_sets(nodes: NodeColumns) -> tuple[Ints, list[tuple[Taint, ...]]]:
 
 class TaintToleration:
     name = "TaintToleration"
+    also_at = ("preScore",)
     local = True
     static = True  # depends on the node alone, not on its pods
 

@@ -71,6 +71,7 @@ def _affinity(volume: Obj) -> NodeSelector | None:
 
 class VolumeBinding:
     name = "VolumeBinding"
+    also_at = ("preScore", "score")  # for scoring by capacity, an alpha feature
     local = False
 
     def __init__(self, args: Obj, handle: Handle):
