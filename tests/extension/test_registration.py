@@ -9,7 +9,6 @@ from serving_apps import greetings, served
 
 from bowsprit.client.resources import ENDPOINT_SLICES, NAMESPACES, SERVICES
 from bowsprit.client.rest import RestClient
-from bowsprit.cluster.embedded import Cluster
 from bowsprit.extension.apiservices import API_SERVICES, availability
 from bowsprit.extension.errors import ExtensionError
 from bowsprit.extension.registration import (
@@ -22,6 +21,7 @@ from bowsprit.extension.registration import (
 )
 from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.names import GroupVersionResource
+from bowsprit.testing.plugin import RunningCluster
 
 
 async def left(admin: RestClient, app_name: str) -> list[str]:
@@ -34,7 +34,7 @@ async def left(admin: RestClient, app_name: str) -> list[str]:
 
 
 async def test_a_registered_server_answers_through_the_cluster_and_leaves_nothing(
-    core: Cluster, admin: RestClient, tmp_path: Path
+    core: RunningCluster, admin: RestClient, tmp_path: Path
 ) -> None:
     app = greetings("dev1.example.com")
     async with served(app, make_certificates(app), tmp_path, core.kubeconfig) as running:
@@ -53,7 +53,7 @@ async def test_a_registered_server_answers_through_the_cluster_and_leaves_nothin
 
 
 async def test_the_next_run_takes_over_what_a_crash_left_and_drops_versions_that_are_gone(
-    core: Cluster, admin: RestClient, tmp_path: Path
+    core: RunningCluster, admin: RestClient, tmp_path: Path
 ) -> None:
     both = greetings("dev2.example.com", "v1", "v1beta1")
     async with served(both, make_certificates(both), tmp_path, core.kubeconfig) as running:
@@ -69,7 +69,7 @@ async def test_the_next_run_takes_over_what_a_crash_left_and_drops_versions_that
 
 
 async def test_a_run_that_was_taken_over_leaves_its_successor_alone(
-    core: Cluster, admin: RestClient, tmp_path: Path
+    core: RunningCluster, admin: RestClient, tmp_path: Path
 ) -> None:
     app = greetings("dev3.example.com")
     certificates = make_certificates(app)
@@ -86,7 +86,7 @@ async def test_a_run_that_was_taken_over_leaves_its_successor_alone(
 
 
 async def test_a_namespace_that_did_not_exist_is_removed_again(
-    core: Cluster, admin: RestClient, tmp_path: Path
+    core: RunningCluster, admin: RestClient, tmp_path: Path
 ) -> None:
     app = greetings("dev4.example.com")
     certificates = make_certificates(app, namespace="only-for-dev4")
