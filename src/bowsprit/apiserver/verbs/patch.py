@@ -231,7 +231,10 @@ def _check_kind(call: Call, sort: str, patched: Obj, shown: str) -> None:
     wanted = call.version.gvk
     kind, api_version = patched.get("kind") or wanted.kind, patched.get("apiVersion") or wanted.api_version
     if sort != "strategic" and (kind, api_version) != (wanted.kind, wanted.api_version):
-        given = GroupVersionKind.parse(str(api_version), str(kind))
+        try:
+            given = GroupVersionKind.parse(str(api_version), str(kind))
+        except ValueError as failure:
+            raise bad_result(shown, str(failure)) from failure
         raise bad_result(shown, refusal(given, wanted, call.registry.knows))
     patched["kind"], patched["apiVersion"] = wanted.kind, wanted.api_version
 
@@ -301,7 +304,10 @@ def parse_applied(call: Call, data: bytes) -> Obj:
     if texts and call.ctx.field_validation == "Strict":
         raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {', '.join(texts)}")
     report(call.ctx, texts, "")
-    given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
+    try:
+        given = GroupVersionKind.parse(str(applied.get("apiVersion") or ""), str(applied.get("kind") or ""))
+    except ValueError:
+        given = GroupVersionKind("", "", str(applied.get("kind") or ""))
     if given != (_SCALE if call.ctx.info.subresource == "scale" else call.version.gvk):
         raise bad_request(f"invalid object type: {given}")
     if applied.get("metadata") is None:
