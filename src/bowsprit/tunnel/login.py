@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.public_key import get_default_public_key_algs
 
 from bowsprit.net.dial import DirectDialer
 from bowsprit.tunnel.errors import TunnelError
@@ -143,9 +144,11 @@ class Login:
 
     def _address(self) -> dict[str, object]:
         target = self.options.target
-        settings: dict[str, object] = {"host": target.host}
-        if self.options.config_files is not None:
-            settings["config"] = [str(path) for path in self.options.config_files]
+        files = self.options.config_files
+        settings: dict[str, object] = {
+            "host": target.host,
+            "config": () if files is None else [str(path) for path in files],
+        }
         if target.user:
             settings["username"] = target.user
         if target.port:
@@ -229,6 +232,8 @@ class Login:
                 return trust.error(target, error.reason)
             case asyncssh.KeyExchangeFailed() if "host key" in error.reason:
                 return trust.error(target, "it offers no host key of a known type")
+            case asyncssh.PermissionDenied() if self._passphrases and self._passphrases.wrong:
+                return _config_error(asyncssh.KeyEncryptionError("three wrong passphrases"), target)
             case asyncssh.PermissionDenied():
                 hint = f"try: ssh -v {target.user + '@' if target.user else ''}{target.host}"
                 if self._locked_keys:
@@ -261,8 +266,15 @@ class _Trust(asyncssh.SSHClient):
         self.started = False
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-        """The connection owns its socket from here on."""
+        """The connection owns its socket from here on.
+
+        asyncssh asks for keys of the known types only, and a server that has others then just hangs up. As ssh does, ask
+        for the other types after them, to see the key and to be able to say that it has changed.
+        """
         self.started = True
+        private: Any = conn
+        first = getattr(private, "_server_host_key_algs", None) or []
+        private._server_host_key_algs = [*first, *(name for name in get_default_public_key_algs() if name not in first)]
 
     def known(self, host: str, _address: str, port: int | None) -> tuple[Any, Any, Any]:
         """The keys, authorities and revoked keys of a host. By its name alone: whoever answers at an address that is known
@@ -307,6 +319,7 @@ class _Passphrases:
     def __init__(self, ask: Callable[[str], str]) -> None:
         self._ask = ask
         self._known: dict[str, str] = {}
+        self.wrong = ""
 
     def __call__(self, file: str) -> str:
         if file not in self._known:
@@ -316,6 +329,7 @@ class _Passphrases:
                     self._known[file] = passphrase
                     break
             else:
+                self.wrong = file
                 raise asyncssh.KeyEncryptionError(f"{file}: three wrong passphrases")
         return self._known[file]
 
