@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from bowsprit.apiserver.collection import Collection, Stored
@@ -67,22 +67,22 @@ class Backed:
         namespace = info.namespace if self._namespaced else ""
         named = info.name and info.verb not in ("list", "watch", "deletecollection")
         if named and isinstance(storage, Getter):
-            found = await self.call(info.name, storage.get(ctx, namespace, info.name))
+            found = await self.call(info.name, storage.get, ctx, namespace, info.name)
             return [] if found is None else [self.rendered(found, namespace)]
         if not isinstance(storage, Lister):
             return []
-        found = await self.call(info.name, storage.list(ctx, namespace))
+        found = await self.call(info.name, storage.list, ctx, namespace)
         objects = [self.rendered(each, namespace) for each in found]
         if not namespace:
             return objects
         return [obj for obj in objects if obj["metadata"].get("namespace") == namespace]
 
-    async def call(self, name: str, value: Any) -> Any:
+    async def call(self, name: str, method: Callable[..., Any], *arguments: Any) -> Any:
         """What an author's method gives, in time. Raises StatusError."""
         with self.hooks.answering(name):
             try:
                 async with asyncio.timeout(CALL_SECONDS):
-                    return await awaited(value)
+                    return await awaited(method(*arguments))
             except TimeoutError:
                 raise timeout(
                     f"the storage of {self.hooks.resource} did not answer within {CALL_SECONDS:g} s"
@@ -125,24 +125,26 @@ class Backed:
         if not isinstance(self.storage, Getter):
             return False
         meta = obj["metadata"]
-        found = await self.call(meta["name"], self.storage.get(ctx, meta.get("namespace", ""), meta["name"]))
+        found = await self.call(meta["name"], self.storage.get, ctx, meta.get("namespace", ""), meta["name"])
         return found is not None
 
     async def create(self, ctx: RequestContext, obj: Obj) -> Obj:
         """The created object, as the author gives it back."""
         name = obj["metadata"]["name"]
-        made = await self.call(name, self.storage.create(ctx, self.hooks.parse(obj)))
+        made = await self.call(name, self.storage.create, ctx, self.hooks.parse(obj))
         return self._returned(made, obj)
 
     async def update(self, ctx: RequestContext, obj: Obj, old: Obj) -> Obj:
         """The changed object."""
         name = obj["metadata"]["name"]
-        made = await self.call(name, self.storage.update(ctx, self.hooks.parse(obj), self.hooks.parse(old)))
+        made = await self.call(
+            name, self.storage.update, ctx, self.hooks.parse(_unversioned(obj)), self.hooks.parse(old)
+        )
         return self._returned(made, obj)
 
     async def delete(self, ctx: RequestContext, obj: Obj) -> None:
         """Removes the object."""
-        await self.call(obj["metadata"]["name"], self.storage.delete(ctx, self.hooks.parse(obj)))
+        await self.call(obj["metadata"]["name"], self.storage.delete, ctx, self.hooks.parse(obj))
 
     def _returned(self, made: Any, sent: Obj) -> Obj:
         if made is None:
@@ -315,7 +317,7 @@ class Mirror(Backed):
         registered = self._registered
         assert registered is not None
         ctx = RequestContext(RequestInfo("", "list", True), LOOPBACK_USER, registered.world.now())
-        found = await self.call("", self.storage.list(ctx, ""))
+        found = await self.call("", self.storage.list, ctx, "")
         fresh = {}
         for each in found:
             obj = self.rendered(each, "")
@@ -385,6 +387,11 @@ async def _discard(task: asyncio.Future[Any]) -> None:
     if not task.done():
         task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def _unversioned(obj: Obj) -> Obj:
+    """The object without the version that it replaces: an author who keeps what he is given must not keep that."""
+    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}}
 
 
 def revision_of(obj: Obj) -> int:

@@ -77,11 +77,35 @@ def parse(model: type[K], obj: Obj) -> K:
 
 
 def render(obj: Kind | Obj) -> Obj:
-    """The object as JSON: fields that were neither given nor set stay away, so that defaults are not written for good."""
+    """The object as JSON, without what is None, and without fields that were neither given nor changed: defaults are not
+    written for good."""
     if isinstance(obj, dict):
         return obj
-    made: Obj = obj.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    _mark_changed(obj)
+    made: Obj = obj.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
     return made
+
+
+def _mark_changed(value: Any) -> bool:
+    """Counts fields as set whose value was changed in place (a label put into a default dict); whether there are any set."""
+    if isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            part = getattr(value, name)
+            inside = _mark_changed(part)
+            if name not in value.model_fields_set:
+                changed = (
+                    inside if isinstance(part, BaseModel) else part != field.get_default(call_default_factory=True)
+                )
+                if changed:
+                    value.model_fields_set.add(name)
+        return bool(value.model_fields_set)
+    if isinstance(value, list | tuple):
+        for item in value:
+            _mark_changed(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _mark_changed(item)
+    return False
 
 
 def render_all(obj: Kind | Obj) -> Obj:

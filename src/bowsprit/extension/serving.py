@@ -33,7 +33,7 @@ class ServingFiles:
 
 def made_serving_files(service: str, namespace: str, now: datetime.datetime, keep: Path | None = None) -> ServingFiles:
     """A pair for a Service and this host; the one in the folder `keep` if it is still good, else a new one. Raises OSError."""
-    names = [*serving_names(service, namespace), "localhost"]
+    names = serving_names(service, namespace)
     if keep is not None and (kept := _kept(keep, names, now)) is not None:
         return kept
     folder = keep or Path(tempfile.mkdtemp(prefix="bowsprit-extension-"))
@@ -51,6 +51,6 @@ def _kept(folder: Path, names: list[str], now: datetime.datetime) -> ServingFile
         pair = KeyPair.load(folder / _CERT, folder / _KEY)
     except PKIError:
         return None
-    if Certificates(ca_pem, b"", pair, ca_pem).problem(names[:-1], now):
+    if Certificates(ca_pem, b"", pair, ca_pem).problem(names, now):
         return None
     return ServingFiles(folder / _CERT, folder / _KEY, ca_pem)
