@@ -169,3 +169,53 @@ def test_loops_within_unbounded_loops_cost_too_much(schema: Obj, refused: bool) 
     found = messages(definition({"type": "object", "properties": {"a": schema}}))
     assert any("exceeds budget" in message for message in found) is refused
     assert len(found) == (3 if refused else 0)
+
+
+EITHER = [{"type": "integer"}, {"type": "string"}]
+AT = "spec.validation.openAPIV3Schema"
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ({"properties": {"p": {"x-kubernetes-int-or-string": True, "anyOf": EITHER}}}, {}),
+        (
+            {"properties": {"p": {"x-kubernetes-int-or-string": True, "allOf": [{"anyOf": EITHER}, {"pattern": "1"}]}}},
+            {},
+        ),
+        (
+            {"properties": {"p": {"x-kubernetes-int-or-string": True, "anyOf": EITHER[::-1]}}},
+            {f"{AT}.properties[p].anyOf[{i}].type": "Forbidden: must be empty to be structural" for i in (0, 1)},
+        ),
+        (
+            {
+                "properties": {
+                    "p": {"x-kubernetes-int-or-string": True, "allOf": [{"anyOf": EITHER}, {"anyOf": EITHER}]}
+                }
+            },
+            {
+                f"{AT}.properties[p].allOf[1].anyOf[{i}].type": "Forbidden: must be empty to be structural"
+                for i in (0, 1)
+            },
+        ),
+        (
+            {"anyOf": [{"properties": {"p": {"pattern": "x"}}}]},
+            {f"{AT}.properties[p]": f"Required value: because it is defined in {AT}.anyOf[0].properties[p]"},
+        ),
+        (
+            {"allOf": [{"anyOf": [{"properties": {"s": {"items": {}}}}]}], "properties": {"s": {"type": "object"}}},
+            {
+                f"{AT}.properties[s].items": f"Required value: because it is defined in {AT}.allOf[0].anyOf[0].properties[s].items"
+            },
+        ),
+        ({"properties": {"p": {"type": "object", "anyOf": [{"properties": {"q": {"minimum": 1}}}]}}}, {}),
+        (
+            {"properties": {"p": {"type": "object", "anyOf": [{"additionalProperties": {}}]}}},
+            {f"{AT}.properties[p].anyOf[0].additionalProperties": "Forbidden: must be undefined to be structural"},
+        ),
+    ],
+)
+def test_parts_of_a_schema_are_structural(root: Obj, told: dict[str, str]) -> None:
+    """Messages as recorded from Kubernetes v1.36."""
+    found = STRATEGY.validate(definition({"type": "object", **root}))
+    assert {error.field: error.error_body() for error in found} == told

@@ -22,7 +22,7 @@ from bowsprit.machinery import fielderrors, quantity, time, validation
 from bowsprit.machinery.decodeerror import DecodeError
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.regex import RegexError, compile_pattern
+from bowsprit.machinery.regex import Pattern, RegexError, compile_pattern
 from bowsprit.machinery.schemavalidation import Where, render
 
 _OLD_SELF = re.compile(r"(?<![\w.])oldSelf\b")
@@ -50,7 +50,7 @@ def _find_all(text: str, pattern: str) -> list[str]:
     return [match.group() for match in _pattern(pattern).finditer(text)]
 
 
-def _pattern(pattern: str) -> re.Pattern[str]:
+def _pattern(pattern: str) -> Pattern:
     try:
         return compile_pattern(pattern)
     except RegexError as error:

@@ -1,75 +1,65 @@
-"""Go's regular expressions (RE2 syntax) as Python's: the few differences that schemas meet are translated."""
+"""Go's regular expressions: RE2, whose time is linear in the text whatever the pattern is, with Go's words for mistakes."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Protocol, cast
 
-_POSIX = {
-    "alnum": "0-9A-Za-z",
-    "alpha": "A-Za-z",
-    "ascii": r"\x00-\x7F",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1F\x7F",
-    "digit": "0-9",
-    "graph": "!-~",
-    "lower": "a-z",
-    "print": " -~",
-    "punct": r"!-/:-@\[-`{-~",
-    "space": r"\t\n\v\f\r ",
-    "upper": "A-Z",
-    "word": "0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
+import re2
+
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False
+
+# What RE2 says -> what Go's regexp/syntax says (ErrorCode).
+_GO_WORDS = {
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "invalid named capture group": "invalid named capture",
+    "trailing \\": "trailing backslash at end of expression",
 }
-_TOKEN = re.compile(r"\\.|\[\[:(\^?)([a-z]+):\]|\[:(\^?)([a-z]+):\]|\[\^?\]?|\]|\$|\(\?[imsU-]+\)|.", re.S)
 
 
 class RegexError(ValueError):
-    """A pattern that cannot be used, with Go's text where it is a usual one."""
+    """A pattern that cannot be used, in Go's words."""
+
+
+class Found(Protocol):
+    """Where a pattern matched."""
+
+    def group(self) -> str:
+        """The matched text."""
+        ...
+
+
+class Pattern(Protocol):
+    """A compiled pattern."""
+
+    def search(self, text: str) -> Found | None:
+        """The first match anywhere in the text."""
+        ...
+
+    def finditer(self, text: str) -> Iterator[Found]:
+        """All matches that do not overlap."""
+        ...
 
 
 @lru_cache(maxsize=1024)
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A Go pattern, to be used with `search`. Raises RegexError."""
+def compile_pattern(pattern: str) -> Pattern:
+    """Raises RegexError."""
     try:
-        return re.compile(_translated(pattern), re.ASCII)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise RegexError(f"error parsing regexp: {_go_problem(pattern, str(error))}") from None
-
-
-def _translated(pattern: str) -> str:
-    out: list[str] = []
-    in_class = False
-    for match in _TOKEN.finditer(pattern):
-        piece = match.group()
-        if piece == r"\z":
-            piece = r"\Z"
-        elif piece == "$" and not in_class:
-            piece = r"\Z"  # Python's $ also matches before a final newline
-        elif in_class and piece.startswith("[:") and match.group(4) in _POSIX:
-            piece = _POSIX[match.group(4)]
-        elif not in_class and piece.startswith("[[:") and match.group(2) in _POSIX:
-            piece = ("[^" if match.group(1) else "[") + _POSIX[match.group(2)]
-            in_class = True
-        elif not in_class and piece.startswith("["):
-            in_class = True
-        elif in_class and piece == "]":
-            in_class = False
-        elif in_class and piece == "[":
-            piece = r"\["
-        out.append(piece)
-    return "".join(out)
-
-
-def _go_problem(pattern: str, problem: str) -> str:
-    if "unterminated character set" in problem:
-        return f"missing closing ]: `{pattern[pattern.rfind('[') :]}`"
-    if "missing ), unterminated" in problem:
-        return f"missing closing ): `{pattern}`"
-    if "unbalanced parenthesis" in problem:
-        return f"unexpected ): `{pattern}`"
-    if "nothing to repeat" in problem:
-        return "missing argument to repetition operator: `*`"
-    if "bad escape" in problem:
-        return f"invalid escape sequence: `{problem.split()[2]}`"
-    return f"{problem}: `{pattern}`"
+        return cast(Pattern, re2.compile(pattern, _OPTIONS))
+    except re2.error as error:
+        said = error.args[0].decode(errors="replace")
+    words = next((words for words in _GO_WORDS if said.startswith(words)), "")
+    if not words:
+        words, _, place = said.partition(": ")
+    else:
+        place = said.removeprefix(words).removeprefix(": ")
+    go = _GO_WORDS.get(words, words)
+    shown = pattern if words in ("missing )", "unexpected )") else place
+    raise RegexError(f"error parsing regexp: {go}: `{shown}`")

@@ -30,7 +30,8 @@ _UNSUPPORTED = (
     "writeOnly",
     "xml",
 )
-_NOT_IN_JUNCTORS = ("type", "nullable", "default", "title", "description", "additionalProperties")
+_NOT_IN_JUNCTORS = ("type", "nullable", "default", "title", "description")
+_INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 _JUNCTORS = ("allOf", "anyOf", "oneOf")
 _EXTENSIONS = (
     "x-kubernetes-preserve-unknown-fields",
@@ -50,6 +51,7 @@ def schema_errors(schema: Obj, where: Path) -> list[FieldError]:
     elif kind != "object":
         errors.append(fielderrors.invalid(where.child("type"), kind, "must be object at the root"))
     errors += _node_errors(schema, where, root=True)
+    errors += _completeness_errors(schema, schema, where, where)
     return errors
 
 
@@ -62,9 +64,12 @@ def _node_errors(schema: Obj, where: Path, *, root: bool = False) -> list[FieldE
     errors += _rule_errors(schema, where)
     if "default" in schema:
         errors += _default_errors(schema, where.child("default"))
+    spared = _spared_types(schema)
     for junctor in _JUNCTORS:
         for index, part in enumerate(schema.get(junctor) or ()):
-            errors += _junctor_errors(part, where.child(junctor).index(index))
+            if junctor == "anyOf" and spared is schema:
+                continue
+            errors += _junctor_errors(part, where.child(junctor).index(index), spared)
     if schema.get("not"):
         errors += _junctor_errors(schema["not"], where.child("not"))
     for below, place, noun in _below(schema, where):
@@ -214,12 +219,72 @@ def _map_errors(schema: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _junctor_errors(schema: Obj, where: Path) -> list[FieldError]:
-    """Parts of allOf, anyOf, oneOf and not only validate: types and defaults belong to the structure around them."""
+def _spared_types(schema: Obj) -> Obj | None:
+    """The schema whose anyOf may name types: integer and string, of a value that may be either (upstream's two patterns)."""
+    if not schema.get("x-kubernetes-int-or-string"):
+        return None
+    if schema.get("anyOf") == _INT_OR_STRING:
+        return schema
+    first: Obj = next(iter(schema.get("allOf") or ()), {})
+    return first if first.get("anyOf") == _INT_OR_STRING else None
+
+
+def _completeness_errors(part: Obj, schema: Obj, where: Path, part_place: Path) -> list[FieldError]:
+    """Fields that the root's allOf, anyOf, oneOf and not speak of are specified in the structure, too.
+
+    Args:
+        part: what speaks of fields.
+        schema: the structure at the same place.
+        where: the place in the structure.
+        part_place: the place of `part`, for the message.
+    """
+    errors: list[FieldError] = []
+    parts = [
+        (below, part_place.child(junctor).index(index))
+        for junctor in _JUNCTORS
+        for index, below in enumerate(part.get(junctor) or ())
+    ]
+    if part.get("not"):
+        parts.append((part["not"], part_place.child("not")))
+    for below, place in parts:
+        errors += _fields_complete(below, schema, where, place)
+        errors += _completeness_errors(below, schema, where, place)
+    return errors
+
+
+def _fields_complete(part: Obj, schema: Obj, where: Path, part_place: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    fields: list[tuple[Obj, Obj | None, Path, Path]] = [
+        (
+            below,
+            (schema.get("properties") or {}).get(name),
+            where.child("properties").key(name),
+            part_place.child("properties").key(name),
+        )
+        for name, below in (part.get("properties") or {}).items()
+    ]
+    if isinstance(part.get("items"), dict):
+        fields.append((part["items"], schema.get("items"), where.child("items"), part_place.child("items")))
+    for below, structure, place, told in fields:
+        if structure is None:
+            errors.append(fielderrors.required(place, f"because it is defined in {told}"))
+        else:
+            errors += _completeness_errors(below, structure, place, told)
+            errors += _fields_complete(below, structure, place, told)
+    return errors
+
+
+def _junctor_errors(schema: Obj, where: Path, spared: Obj | None = None) -> list[FieldError]:
+    """Parts of allOf, anyOf, oneOf and not only validate: types and defaults belong to the structure around them.
+
+    `spared`: the schema whose anyOf is not looked at.
+    """
     errors: list[FieldError] = []
     for field in _NOT_IN_JUNCTORS:
         if schema.get(field):
             errors.append(fielderrors.forbidden(where.child(field), "must be empty to be structural"))
+    if schema.get("additionalProperties") is not None:
+        errors.append(fielderrors.forbidden(where.child("additionalProperties"), "must be undefined to be structural"))
     for field in _EXTENSIONS:
         if schema.get(field):
             errors.append(fielderrors.forbidden(where.child(field), "must be false to be structural"))
@@ -229,6 +294,8 @@ def _junctor_errors(schema: Obj, where: Path) -> list[FieldError]:
     if isinstance(schema.get("items"), dict):
         errors += _junctor_errors(schema["items"], where.child("items"))
     for junctor in _JUNCTORS:
+        if junctor == "anyOf" and spared is schema:
+            continue
         for index, part in enumerate(schema.get(junctor) or ()):
             errors += _junctor_errors(part, where.child(junctor).index(index))
     if schema.get("not"):
