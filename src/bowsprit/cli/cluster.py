@@ -145,7 +145,7 @@ def _checked_store(store: str) -> str:
 
 
 def _check_unchanged(running: ClusterState, wanted: ClusterConfig, settings: dict[str, Any]) -> None:
-    same = wanted.model_copy(update={"port": wanted.port or running.config.port})
+    same = wanted.with_ports(lambda port: port, running.config)
     if same != running.config:
         raise ClusterError(
             f"cluster {running.name!r} already runs with other settings",

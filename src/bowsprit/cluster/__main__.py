@@ -16,6 +16,7 @@ from bowsprit.cluster.supervisor import Supervisor
 # What the first component needs, and what the others need besides; imported before the fork, the pages stay shared.
 _FIRST = ("uvloop", "bowsprit.controlplane.server")
 _OTHERS = ("bowsprit.controllers.manager", "bowsprit.kubelet.kubelet", "bowsprit.scheduler.process")
+_KONNECTIVITY = ("bowsprit.konnectivity.server", "bowsprit.konnectivity.agent")
 
 
 def _preload(modules: tuple[str, ...]) -> None:
@@ -35,11 +36,12 @@ def main() -> None:
     plan = Plan(state.config, state.paths)
     plan.prepare()
     _preload(_FIRST)
+    others = _OTHERS + (_KONNECTIVITY if state.config.konnectivity.enabled else ())
     processes = [
         ComponentProcess(name, build, state.paths.logs / f"{name}.log") for name, build in plan.components().items()
     ]
     try:
-        Supervisor(state.paths, processes, preload=lambda: _preload(_OTHERS)).run()
+        Supervisor(state.paths, processes, preload=lambda: _preload(others)).run()
     except BlockingIOError:
         logging.getLogger(__name__).info("another supervisor already runs this cluster")
 

@@ -6,6 +6,7 @@ A component is built inside the process that runs it; until then nothing of it i
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from bowsprit.cluster.credentials import ADMIN, CONTROLLER_MANAGER, SCHEDULER, C
 from bowsprit.cluster.flags import with_flags
 from bowsprit.cluster.paths import ClusterPaths
 from bowsprit.cluster.process import Component
+from bowsprit.cluster.supervisor import write_atomically
 
 if TYPE_CHECKING:
     from bowsprit.client.rest import RestClient
@@ -60,10 +62,20 @@ class Plan:
             nodes=self.config.node_names(),
             context=f"bowsprit-{self.config.name}",
         )
+        egress = self.config.egress_selector
+        if self.config.konnectivity.enabled:
+            from bowsprit.cluster import konnectivity
+
+            egress = konnectivity.prepare(self)
+        if egress is not None:
+            write_atomically(self.paths.egress, json.dumps(egress).encode())
 
     def components(self) -> dict[str, Callable[[], Component]]:
         """The builders by name, in the order of their start."""
         built: dict[str, Callable[[], Component]] = {"apiserver": self.api_server}
+        if self.config.konnectivity.enabled:
+            built["konnectivity-server"] = self.konnectivity_server
+            built["konnectivity-agent"] = self.konnectivity_agents
         built[CONTROLLER_MANAGER] = self.controller_manager
         built[SCHEDULER] = self.scheduler
         if self.config.node_names():
@@ -109,8 +121,22 @@ class Plan:
             "service-cluster-ip-range": self.config.networking.service_cidr,
             "enable-aggregator-routing": True,  # nothing is behind the ClusterIPs of simulated nodes
         }
+        if self.config.konnectivity.enabled or self.config.egress_selector is not None:
+            flags["egress-selector-config-file"] = self.paths.egress
         flags |= self.config.components.apiserver.flags
         return APIServer(APIServerOptions.from_flags(flags))
+
+    def konnectivity_server(self) -> Component:
+        """The server that the API server dials through."""
+        from bowsprit.cluster import konnectivity
+
+        return konnectivity.server(self)
+
+    def konnectivity_agents(self) -> Component:
+        """All agents of the cluster in one process, each with its own identity."""
+        from bowsprit.cluster import konnectivity
+
+        return konnectivity.Agents(self)
 
     def _store(self) -> str:
         return f"sqlite:{self.paths.database}" if self.config.store == "sqlite" else self.config.store

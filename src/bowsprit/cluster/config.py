@@ -5,11 +5,13 @@ Unknown fields are errors, so that a misspelt setting never passes silently.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bowsprit.cluster.errors import ClusterError
 from bowsprit.cluster.paths import check_name
@@ -65,10 +67,17 @@ class Components(_Section):
 
 
 class Konnectivity(_Section):
-    """Whether control-plane traffic to nodes goes through konnectivity agents."""
+    """Whether control-plane traffic to nodes goes through konnectivity agents.
+
+    ``port`` is where agents reach the server, ``admin_port`` serves its metrics and status; 0 takes any free one, kept
+    for later starts.
+    """
 
     enabled: bool = False
     agents: Annotated[int, Field(ge=1, le=50)] = 1
+    mode: Literal["grpc", "http-connect"] = "grpc"
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    admin_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=0, alias="adminPort")
 
 
 class Networking(_Section):
@@ -100,6 +109,26 @@ class ClusterConfig(_Section):
         except ClusterError as exc:
             raise ValueError(exc.message) from exc
 
+    @field_validator("egress_selector")
+    @classmethod
+    def _egress_selector(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        from bowsprit.net.egress.configuration import EgressConfigError, parse
+
+        complete = {"apiVersion": "apiserver.k8s.io/v1beta1", "kind": "EgressSelectorConfiguration", **value}
+        try:
+            parse(json.dumps(complete).encode())
+        except (EgressConfigError, TypeError) as exc:
+            raise ValueError(str(exc)) from exc
+        return complete
+
+    @model_validator(mode="after")
+    def _one_way_out(self) -> Self:
+        if self.konnectivity.enabled and self.egress_selector is not None:
+            raise ValueError("egressSelector and konnectivity.enabled exclude each other: both say where traffic goes")
+        return self
+
     @field_validator("store")
     @classmethod
     def _store(cls, value: str) -> str:
@@ -116,6 +145,16 @@ class ClusterConfig(_Section):
                 counters[group.prefix] = counters.get(group.prefix, 0) + 1
                 names.append(f"{group.prefix}-{counters[group.prefix]}")
         return names
+
+    def with_ports(self, claim: Callable[[int], int], known: ClusterConfig | None) -> ClusterConfig:
+        """The same with every port given: 0 becomes the one of ``known``, or what ``claim`` answers for 0."""
+        konnectivity = self.konnectivity
+        if konnectivity.enabled:
+            before = known.konnectivity if known is not None else konnectivity
+            ports = {name: getattr(konnectivity, name) or getattr(before, name) for name in ("port", "admin_port")}
+            konnectivity = konnectivity.model_copy(update={name: claim(port) for name, port in ports.items()})
+        port = claim(self.port or (known.port if known is not None else 0))
+        return self.model_copy(update={"port": port, "konnectivity": konnectivity})
 
     def dump(self) -> bytes:
         """The configuration as JSON with the field names of the file."""

@@ -84,6 +84,24 @@ class Credentials:
         for node in nodes:
             self._identity(authority, f"node-{node}", f"system:node:{node}", (_NODES_GROUP,), server, node)
 
+    @property
+    def konnectivity_ca_file(self) -> Path:
+        return self._pki / "konnectivity-ca.crt"
+
+    def make_konnectivity(self, agents: Iterable[str]) -> None:
+        """Make the server's and the agents' certificates, of an authority that signs nothing else.
+
+        Its certificates admit agents: with the cluster's authority every node and user could be one.
+        """
+        authority = self._authority("konnectivity-ca", "konnectivity-ca")
+        if self._due("konnectivity-server"):
+            self._save(
+                "konnectivity-server", authority.issue_server("konnectivity-server", ["localhost"], ["127.0.0.1"])
+            )
+        for agent in agents:
+            if self._due(agent):
+                self._save(agent, authority.issue_client(f"system:{agent}"))
+
     def kubeconfig(self, name: str) -> Path:
         """The kubeconfig file of an identity: ``admin``, a component, or ``node-NAME``."""
         return self._paths.kubeconfigs / f"{name}.conf"

@@ -50,7 +50,7 @@ class AsyncCluster:
         wanted = config or ClusterConfig(name="test", store="memory")
         self._temporary = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="bowsprit-"))
-        self.config = wanted.model_copy(update={"port": wanted.port or free_port()})
+        self.config = wanted.with_ports(lambda port: port or free_port(), None)
         self._plan = Plan(self.config, ClusterPaths(self.folder))
         self._only = components
         self._running: list[Component] = []

@@ -99,8 +99,7 @@ def start_cluster(config: ClusterConfig) -> ClusterState:
     if existing is not None and existing.supervisor_pid:
         return existing
     paths.make()
-    port = config.port or (existing.config.port if existing is not None else 0)
-    config = config.model_copy(update={"port": _claim_port(port)})
+    config = config.with_ports(_claim_port, existing.config if existing is not None else None)
     write_atomically(paths.config, config.dump())
     with contextlib.suppress(FileNotFoundError):
         paths.status.unlink()

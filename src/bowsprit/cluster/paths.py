@@ -71,6 +71,15 @@ class ClusterPaths:
         return self.root / "kubeconfigs"
 
     @property
+    def egress(self) -> Path:
+        """The API server's EgressSelectorConfiguration, if its traffic does not go directly."""
+        return self.root / "egress.json"
+
+    @property
+    def konnectivity_socket(self) -> Path:
+        return self.root / "konnectivity.sock"
+
+    @property
     def admin_kubeconfig(self) -> Path:
         return self.kubeconfigs / "admin.conf"
 

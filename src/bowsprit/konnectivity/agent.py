@@ -197,6 +197,7 @@ class ProxyAgent:
         self._health: PageServer | None = None
         self._admin: PageServer | None = None
         self._last_error = ""
+        self._connected = asyncio.Event()
         self.metrics.watch(lambda: [each.tunnel for each in self.servers.values() if each.tunnel is not None])
 
     # -- start and stop -----------------------------------------------------------------------------------------------
@@ -222,6 +223,15 @@ class ProxyAgent:
             self._counter.start()
         self._sync = loop.create_task(self._sync_forever(), name="server-sync")
         await self._start_pages()
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Return when a server is connected. Raises AgentError with the last failure when the time is over."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._connected.wait()
+        except TimeoutError:
+            reason = self._last_error or "no answer"
+            raise AgentError(f"agent {self.agent_id!r} is not connected after {seconds:g}s: {reason}") from None
 
     async def drain(self) -> None:
         """Ask for no more dials; answers once connections are over, or the grace period is."""
@@ -344,6 +354,7 @@ class ProxyAgent:
         connection.serve()
         self._received_count = received
         self.metrics.servers.set(len(self.servers))
+        self._connected.set()
         log.info("connected to server %r, which counts %d servers", server_id, received)
         self._drain_if_asked(connection)
 
