@@ -35,7 +35,9 @@ class AgentMetrics:
             "Number of failures dialing the remote endpoint, by reason (example: timeout).",
             ("reason",),
         )
-        self.servers = registry.gauge(_AGENT + "open_server_connections", "Current number of open server connections.")
+        self.servers = registry.gauge(
+            _AGENT + "open_server_connections", "Current number of open server connections.", initial=0
+        )
         self.known_servers = registry.gauge(
             _AGENT + "known_server_count", "Current number of servers agent is trying to connect to.", initial=0
         )

@@ -77,8 +77,8 @@ def _log_to_stderr(verbosity: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_KlogFormatter())
     root = logging.getLogger()
-    for old in list(root.handlers):
-        if isinstance(old.formatter, _KlogFormatter):
+    for old in list(root.handlers):  # ours of the first call, and that of the command line: one line per event
+        if isinstance(old, logging.StreamHandler) and old.stream is sys.stderr:
             root.removeHandler(old)
     root.addHandler(handler)
     level = logging.DEBUG if verbosity >= 6 else logging.INFO if verbosity >= 1 else logging.WARNING
