@@ -150,3 +150,13 @@ async def test_discovery_shows_connections_with_their_verbs() -> None:
     assert entries["talks/log"]["verbs"] == ["get"]
     assert entries["talks/echo"]["verbs"] == ["create", "get"]
     assert entries["talks/log"]["kind"] == "TalkLogOptions"
+
+
+async def test_openapi_describes_connections() -> None:
+    async with served(Talks()) as session:
+        async with session.get(f"/openapi/v3/apis/{GROUP}/v1") as answer:
+            path = (await answer.json())["paths"][f"/apis/{GROUP}/v1/namespaces/{{namespace}}/talks/{{name}}/echo"]
+        assert path["post"]["x-kubernetes-action"] == "connect"
+        assert path["get"]["x-kubernetes-group-version-kind"]["kind"] == "TalkEchoOptions"
+        async with session.get("/openapi/v2") as answer:
+            assert f"/apis/{GROUP}/v1/namespaces/{{namespace}}/talks/{{name}}/log" in (await answer.json())["paths"]

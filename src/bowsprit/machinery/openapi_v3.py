@@ -278,7 +278,8 @@ class _Paths:
 
     def _connections(self, subresource: ServedSubresource, suffix: str) -> dict[str, Obj]:
         kind, operations = self._kind, {}
-        query = _CONNECT.get(subresource.name) or (f"{kind.plural}.path",)
+        # What authors of kinds connect to has parameters that only they know.
+        query = () if kind.custom else _CONNECT.get(subresource.name) or (f"{kind.plural}.path",)
         for method in subresource.methods:
             name = (
                 f"connect{{}}{_capital(method.lower())}{self._scope}{kind.gvk.kind}{_capital(subresource.name)}{suffix}"
