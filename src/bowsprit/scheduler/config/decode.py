@@ -29,9 +29,7 @@ def parse_document(text: str) -> tuple[Obj, list[str]]:
         raise ConfigError(str(exc)) from exc
     document: Obj = value if isinstance(value, dict) else {}
     if not text.lstrip().startswith("{"):
-        document = _sorted(
-            document
-        )  # upstream turns YAML into JSON, with sorted keys, and finds problems in that order
+        document = _as_json(document)
     _check_kind(document)
     if not document.get("kind"):
         raise ConfigError(f"Object 'Kind' is missing in '{text}'")
@@ -40,10 +38,13 @@ def parse_document(text: str) -> tuple[Obj, list[str]]:
     return document, repeated
 
 
-def _sorted(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
+    """YAML is turned into JSON first: keys are sorted, and problems found in that order; 1.0 becomes 1."""
     if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+        return {key: _as_json(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_as_json(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1e21 else value
 
 
 _HEAD = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -168,8 +169,8 @@ class Decoder:
 
 
 def number_text(value: int | float) -> str:
-    """A number as JSON from YAML has it."""
-    return str(value) if isinstance(value, int) else repr(value).removesuffix(".0")
+    """A number as it stands in the JSON."""
+    return str(value) if isinstance(value, int) else repr(value)
 
 
 def decode_v1(document: Obj, repeated: list[str], unknown_args: set[str] | None = None) -> Obj:

@@ -98,6 +98,8 @@ def _profiles(profiles: list[Obj], gates: dict[str, bool]) -> list[FieldError]:
             errors.append(duplicate(here.child("schedulerName"), {}))
         seen.add(name)
     first = _go_set(profiles[0]["plugins"]["queueSort"])
+    sort_name = first["Enabled"][0]["Name"] if first["Enabled"] else ""
+    sort_args = _args_of(profiles[0], sort_name) if sort_name else None
     for i, profile in enumerate(profiles):
         own = _go_set(profile["plugins"]["queueSort"])
         if i == 0 and len(own["Enabled"] or ()) > 1:
@@ -106,7 +108,16 @@ def _profiles(profiles: list[Obj], gates: dict[str, bool]) -> list[FieldError]:
         if i and own != first:
             sort = where.index(i).child("plugins", "queueSort")
             errors.append(invalid(sort, own, "must be the same for all profiles"))
+        for item in profile["pluginConfig"] if i else ():
+            if item["name"] == sort_name and item.get("args") != sort_args:
+                at = where.index(i).child("pluginConfig", "args")
+                errors.append(invalid(at, item.get("args") or {}, "queueSort must be the same for all profiles"))
     return errors
+
+
+def _args_of(profile: Obj, name: str) -> Any:
+    found = [item.get("args") for item in profile["pluginConfig"] if item["name"] == name]
+    return found[-1] if found else None
 
 
 def _profile(where: Path, profile: Obj, gates: dict[str, bool]) -> list[FieldError]:
@@ -244,7 +255,7 @@ def _spread(where: Path, args: Obj, gates: dict[str, bool]) -> list[FieldError]:
     if kind not in ("System", "List"):
         errors.append(not_supported(where.child("defaultingType"), kind, ["System", "List"]))
     elif kind == "System" and constraints:
-        return [invalid(where.child("defaultingType"), kind, "when .defaultConstraints are not empty")]
+        errors.append(invalid(where.child("defaultingType"), kind, "when .defaultConstraints are not empty"))
     seen: list[tuple[str, str]] = []
     for i, constraint in enumerate(constraints):
         here = where.child("defaultConstraints").index(i)
