@@ -186,8 +186,10 @@ def _core(
             {"finalize": namespace.NamespaceFinalizeStrategy(namespaces)},
             namespace.cells,
         ),
-        GroupResource("", "nodes"): Behaviour(nodes, StatusStrategy(nodes), cells=core_node.cells),
-        **_with_status("", "services", services, service.cells),
+        GroupResource("", "nodes"): Behaviour(nodes, core_node.NodeStatusStrategy(nodes), cells=core_node.cells),
+        GroupResource("", "services"): Behaviour(
+            services, service.ServiceStatusStrategy(services), cells=service.cells
+        ),
         **_with_status("", "persistentvolumes", storage.VolumeStrategy(), storage.volume_cells),
         **_with_status("", "persistentvolumeclaims", storage.ClaimStrategy(), storage.claim_cells),
         **_with_status("", "resourcequotas", quota.QuotaStrategy(), quota.quota_cells),

@@ -251,7 +251,20 @@ def parse_cidr(value: str) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface 
 
 
 def is_valid_ip(value: str) -> list[str]:
-    return [] if parse_ip(value) else ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    """An address as fields take it that were there before the rules became strict; IPv6 may be written in any way."""
+    ip = parse_ip(value)
+    if ip is None:
+        if parse_ip(_without_zeros(value)) is not None:
+            return ["must not have leading 0s"]
+        return ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ["must not be an IPv4-mapped IPv6 address"]
+    return []
+
+
+def _without_zeros(value: str) -> str:
+    """The dotted part with its leading zeros gone, which older rules overlooked."""
+    return re.sub(r"(^|[.:])0+(?=\d+(\.|$|/))", r"\1", value) if value.count(".") == 3 else value
 
 
 def is_valid_ipv4_address(value: str) -> list[str]:
@@ -263,7 +276,17 @@ def is_valid_ipv6_address(value: str) -> list[str]:
 
 
 def is_valid_cidr(value: str) -> list[str]:
-    return [] if parse_cidr(value) else ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    """An address range as older fields take it."""
+    given = parse_cidr(value)
+    if given is None:
+        if parse_cidr(re.sub(r"/0+(?=\d)", "/", _without_zeros(value))) is not None:
+            return ["must not have leading 0s in IP or prefix length"]
+        return ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]
+    if isinstance(given, ipaddress.IPv6Interface) and given.ip.ipv4_mapped is not None:
+        return ["must not have an IPv4-mapped IPv6 address"]
+    if given.ip != given.network.network_address:
+        return ["must not have bits set beyond the prefix length"]
+    return []
 
 
 def is_valid_percent(value: str) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.core.addresswarnings import range_warnings
 from bowsprit.controlplane.core.nodevalidation import node_errors, node_update_errors
 from bowsprit.controlplane.printing import NONE, age_of, name_of
-from bowsprit.controlplane.statused import copy_field
-from bowsprit.machinery.fielderrors import FieldError
+from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
@@ -22,19 +23,32 @@ class NodeStrategy(Strategy):
 
     def default(self, obj: Obj) -> None:
         status = obj.get("status") or {}
-        if status.get("capacity") and not status.get("allocatable"):
+        if status.get("capacity") and status.get("allocatable") is None:
             status["allocatable"] = dict(status["capacity"])
-        elif status.get("capacity"):
-            for name, value in status["capacity"].items():
-                status["allocatable"].setdefault(name, value)
         spec = obj.setdefault("spec", {})
-        if spec.get("podCIDR") and not spec.get("podCIDRs"):
-            spec["podCIDRs"] = [spec["podCIDR"]]
-        elif spec.get("podCIDRs") and not spec.get("podCIDR"):
+        if spec.get("podCIDR"):  # where both are there, this is the first of the others
+            spec["podCIDRs"] = [spec["podCIDR"], *(spec.get("podCIDRs") or ())[1:]]
+        elif spec.get("podCIDRs") and spec["podCIDRs"][0]:
             spec["podCIDR"] = spec["podCIDRs"][0]
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["spec"].pop("configSource", None)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
+        if not (old.get("spec") or {}).get("configSource"):
+            new.get("spec", {}).pop("configSource", None)
+
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        found: list[str] = []
+        spec = obj.get("spec") or {}
+        if spec.get("configSource"):
+            found.append("spec.configSource: the feature is no longer supported")
+        if spec.get("externalID"):
+            found.append("spec.externalID: this field is deprecated, and is unused by Kubernetes")
+        for index, text in enumerate(spec.get("podCIDRs") or ()):
+            found += range_warnings(text, path("spec", "podCIDRs").index(index))
+        return found
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return node_errors(obj)
@@ -47,6 +61,13 @@ class NodeStrategy(Strategy):
 
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         return {"spec.unschedulable": "true" if (obj.get("spec") or {}).get("unschedulable") else "false"}
+
+
+class NodeStatusStrategy(StatusStrategy):
+    """``/status``: what is reported must make sense."""
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return node_update_errors(new, old)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

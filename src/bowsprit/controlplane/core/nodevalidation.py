@@ -13,29 +13,46 @@ _EFFECTS = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
 def node_errors(obj: Obj) -> list[FieldError]:
-    """A Node: its taints, pod ranges, capacities and addresses."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    errors = _taints(spec.get("taints") or [], path("spec", "taints"))
+    """A Node: its taints, pod ranges and capacities."""
+    spec = obj.get("spec") or {}
+    errors = _taints(spec.get("taints") or [], path("metadata", "taints")) + _amounts(obj)
+    where, ranges = path("spec", "podCIDRs"), spec.get("podCIDRs") or []
+    for index, cidr in enumerate(ranges):
+        errors += name_errors(cidr, where.index(index), is_valid_cidr)
+    families = {":" in cidr for cidr in ranges}
+    if len(ranges) > 1 and (len(families) < 2 or len(ranges) > 2):
+        errors.append(fielderrors.invalid(where, ranges, "may specify no more than one CIDR for each IP family"))
+    return errors
+
+
+def _amounts(obj: Obj) -> list[FieldError]:
+    errors: list[FieldError] = []
     for field in ("capacity", "allocatable"):
-        for name, text in (status.get(field) or {}).items():
-            errors += amount_errors(name, text, path("status", field).key(name))
-    for index, cidr in enumerate(spec.get("podCIDRs") or ()):
-        errors += name_errors(cidr, path("spec", "podCIDRs").index(index), is_valid_cidr)
-    addresses = status.get("addresses") or []
-    for index, address in enumerate(addresses):
-        if address in addresses[:index]:
-            errors.append(fielderrors.duplicate(path("status", "addresses").index(index), address))
+        for name, text in ((obj.get("status") or {}).get(field) or {}).items():
+            errors += amount_errors(name, text, path("status", field, name))
     return errors
 
 
 def node_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """What the network and the cloud have given a node stays (upstream ValidateNodeUpdate)."""
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    errors: list[FieldError] = []
-    for field, name in (("podCIDRs", "podCIDR"), ("providerID", "providerID")):
-        if before.get(field) and after.get(field) != before[field]:
-            detail = f'node updates may not change {name} except from "" to valid'
-            errors.append(fielderrors.forbidden(path("spec", field), detail))
+    errors = _amounts(new)
+    addresses = (new.get("status") or {}).get("addresses") or []
+    for index, address in enumerate(addresses):
+        if address in addresses[:index]:
+            shown = {"Type": address.get("type", ""), "Address": address.get("address", "")}
+            errors.append(fielderrors.duplicate(path("status", "addresses").index(index), shown))
+    given, held = after.get("podCIDRs") or [], before.get("podCIDRs") or []
+    if held:
+        changes = 1 if len(given) != len(held) else sum(left != right for left, right in zip(given, held, strict=True))
+        detail = 'node updates may not change podCIDR except from "" to valid'
+        errors += [fielderrors.forbidden(path("spec", "podCIDRs"), detail)] * changes
+    if before.get("providerID") and after.get("providerID") != before["providerID"]:
+        detail = 'node updates may not change providerID except from "" to valid'
+        errors.append(fielderrors.forbidden(path("spec", "providerID"), detail))
+    errors += _taints(after.get("taints") or [], path("metadata", "taints"))
+    if after.get("externalID", "") != before.get("externalID", ""):
+        errors.append(fielderrors.forbidden(path("spec", "externalID"), "may not be updated"))
     return errors
 
 

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.controlplane.core.servicevalidation import validate_service, validate_service_update
+from bowsprit.controlplane.core.servicevalidation import balancer_errors, validate_service, validate_service_update
+from bowsprit.controlplane.core.servicewarnings import service_warnings
 from bowsprit.controlplane.printing import NONE, age_of, labels_text, name_of
-from bowsprit.controlplane.statused import StatusedStrategy, copy_field
+from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy, copy_field
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label
@@ -61,6 +62,9 @@ class ServiceStrategy(StatusedStrategy):
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return validate_service_update(new, old)
 
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        return service_warnings(obj)
+
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset({"spec.clusterIP", "spec.type"})
 
@@ -70,7 +74,8 @@ class ServiceStrategy(StatusedStrategy):
 
 
 def keep_allocations(new: Obj, old: Obj) -> None:
-    """What an update may leave out stays as it was allocated (upstream patchAllocatedValues)."""
+    """What an update may leave out stays as it was allocated (upstream patchAllocatedValues); what a new type has no use for
+    goes if it was not changed as well (dropTypeDependentFields)."""
     after, before = new["spec"], old["spec"]
     if before.get("type") != "ExternalName" and after.get("type") != "ExternalName":
         if not after.get("clusterIP"):
@@ -85,6 +90,50 @@ def keep_allocations(new: Obj, old: Obj) -> None:
                 port["nodePort"] = number
     if _needs_health_port(before) and _needs_health_port(after) and not after.get("healthCheckNodePort"):
         copy_field(after, before, "healthCheckNodePort")
+    _sync_addresses(after, before)
+    _drop_unused(after, before)
+    if after.get("type") != "LoadBalancer":
+        new["status"]["loadBalancer"] = {}
+
+
+def _sync_addresses(after: Obj, before: Obj) -> None:
+    """Upstream normalizeClusterIPs: who changes the one address means the first of them."""
+    one, many = after.get("clusterIP") or "", after.get("clusterIPs") or []
+    if one != (before.get("clusterIP") or "") and many == (before.get("clusterIPs") or []):
+        if not one:
+            after.pop("clusterIPs", None)
+        elif many:
+            after["clusterIPs"] = [one, *many[1:]]
+
+
+def _drop_unused(after: Obj, before: Obj) -> None:
+    if before.get("type") != "ExternalName" and after.get("type") == "ExternalName":
+        if all(after.get(field) == before.get(field) for field in ("clusterIP", "clusterIPs")):
+            after.pop("clusterIP", None)
+            after.pop("clusterIPs", None)
+        for field in ("ipFamilies", "ipFamilyPolicy"):
+            if after.get(field) == before.get(field):
+                after.pop(field, None)
+    if _needs_node_ports(before) and not _needs_node_ports(after):
+        numbers = {port.get("nodePort") for port in before.get("ports") or ()}
+        if all(port.get("nodePort") in numbers or not port.get("nodePort") for port in after.get("ports") or ()):
+            for port in after.get("ports") or ():
+                port.pop("nodePort", None)
+    balanced = before.get("type") == "LoadBalancer" and after.get("type") != "LoadBalancer"
+    for field, unused in (
+        ("healthCheckNodePort", _needs_health_port(before) and not _needs_health_port(after)),
+        ("allocateLoadBalancerNodePorts", balanced),
+        ("loadBalancerClass", balanced),
+        ("externalTrafficPolicy", _is_exposed(before) and not _is_exposed(after)),
+    ):
+        if unused and after.get(field) == before.get(field):
+            after.pop(field, None)
+
+
+def _is_exposed(spec: Obj) -> bool:
+    """Upstream ExternallyAccessible."""
+    kind = spec.get("type")
+    return kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and bool(spec.get("externalIPs")))
 
 
 def _needs_node_ports(spec: Obj) -> bool:
@@ -95,6 +144,19 @@ def _needs_node_ports(spec: Obj) -> bool:
 
 def _needs_health_port(spec: Obj) -> bool:
     return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+
+
+class ServiceStatusStrategy(StatusStrategy):
+    """``/status``: the addresses that a load balancer has."""
+
+    def default(self, obj: Obj) -> None:
+        super().default(obj)
+        for ingress in ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+            if ingress.get("ip") and ingress.get("ipMode") is None and obj["spec"].get("type") == "LoadBalancer":
+                ingress["ipMode"] = "VIP"
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return balancer_errors((new.get("status") or {}).get("loadBalancer") or {}, new["spec"].get("type", ""))
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
+from bowsprit.controlplane.core.endpointsvalidation import special_ip_errors
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
@@ -55,7 +55,7 @@ def _type(spec: Obj, where: Path, kind: str) -> list[FieldError]:
     errors: list[FieldError] = []
     if kind == "ExternalName":
         name = str(spec.get("externalName") or "").removesuffix(".")
-        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy", "clusterIP"):
+        for field in ("clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if spec.get(field):
                 errors.append(fielderrors.forbidden(where.child(field), "may not be set for ExternalName services"))
         if name:
@@ -63,10 +63,6 @@ def _type(spec: Obj, where: Path, kind: str) -> list[FieldError]:
         else:
             errors.append(fielderrors.required(where.child("externalName")))
     elif kind == "LoadBalancer":
-        for index, port in enumerate(spec.get("ports") or ()):
-            if port.get("port") == 10250:
-                detail = "may not expose port 10250 externally since it is used by kubelet"
-                errors.append(fielderrors.invalid(where.child("ports").index(index), port["port"], detail))
         if spec.get("clusterIP") == "None":
             detail = "may not be set to 'None' for LoadBalancer services"
             errors.append(fielderrors.invalid(where.child("clusterIPs").index(0), "None", detail))
@@ -86,10 +82,10 @@ def _ports(spec: Obj, where: Path, kind: str) -> list[FieldError]:
         place = where.child("ports").index(index)
         errors += _port(port, place, names, needs_name=len(ports) > 1)
         number, protocol, node = port.get("port", 0), port.get("protocol", ""), port.get("nodePort") or 0
-        if node and kind in ("ClusterIP", "ExternalName"):
-            detail = f"may not be used when `type` is '{kind}'"
+        if node and kind == "ClusterIP":
+            detail = "may not be used when `type` is 'ClusterIP'"
             errors.append(fielderrors.forbidden(place.child("nodePort"), detail))
-        elif node and (protocol, node) in node_ports:
+        if node and (protocol, node) in node_ports:
             errors.append(fielderrors.duplicate(place.child("nodePort"), node))
         node_ports.add((protocol, node))
         if (protocol, number) in keys:
@@ -121,7 +117,7 @@ def _port(port: Obj, where: Path, names: set[str], *, needs_name: bool) -> list[
     target = port.get("targetPort", 0)
     rule: Any = is_valid_port_name if isinstance(target, str) else is_valid_port_num
     errors += [fielderrors.invalid(where.child("targetPort"), target, text) for text in rule(target)]
-    if application := port.get("appProtocol"):
+    if (application := port.get("appProtocol")) is not None:
         errors += [
             fielderrors.invalid(where.child("appProtocol"), application, text)
             for text in is_qualified_name(application)
@@ -152,31 +148,52 @@ def _affinity(spec: Obj, where: Path) -> list[FieldError]:
 
 
 def _cluster_ips(spec: Obj, where: Path) -> list[FieldError]:
+    """Upstream ValidateServiceClusterIPsRelatedFields."""
+    if spec.get("type") == "ExternalName":
+        return []
     errors: list[FieldError] = []
-    addresses = spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else [])
-    place = where.child("clusterIPs")
-    if spec.get("clusterIPs") and (spec.get("clusterIP") or spec["clusterIPs"][0]) != spec["clusterIPs"][0]:
-        detail = "first value must match `clusterIP`"
-        errors.append(fielderrors.invalid(place, spec["clusterIPs"], detail))
+    one, many, place = spec.get("clusterIP") or "", spec.get("clusterIPs") or [], where.child("clusterIPs")
+    if one and many and many[0] != one:
+        errors.append(fielderrors.invalid(place, many, "first value must match `clusterIP`"))
+    elif not one and many:
+        errors.append(fielderrors.invalid(place, many, "must be empty when `clusterIP` is not specified"))
+    errors += _families(spec, where)
+    bad = False
+    addresses = many or ([one] if one else [])
     for index, address in enumerate(addresses):
-        if address == "None":
-            if index or len(addresses) > 1:
-                errors.append(
-                    fielderrors.invalid(place.index(index), address, "may not be set to 'None' with other values")
-                )
-        elif address:
-            errors += [fielderrors.invalid(place.index(index), address, text) for text in is_valid_ip(address)]
+        if index == 0 and address == "None":
+            if len(addresses) > 1:
+                bad = True
+                errors.append(fielderrors.invalid(place, addresses, "'None' must be the first and only value"))
+            continue
+        problems = name_errors(address, place.index(index), is_valid_ip)
+        bad = bad or bool(problems)
+        errors += problems
     if len(addresses) > 2:
         errors.append(fielderrors.invalid(place, addresses, "may only hold up to 2 values"))
+    if bad:
+        return errors
+    if len(addresses) > 1 and len({":" in address for address in addresses}) < 2:
+        errors.append(fielderrors.invalid(place, addresses, "may specify no more than one IP for each IP family"))
+    if one != "None":
+        for index, (address, family) in enumerate(zip(addresses, spec.get("ipFamilies") or (), strict=False)):
+            if family != ("IPv6" if ":" in address else "IPv4") and family in ("IPv4", "IPv6"):
+                detail = f"expected an {family} value as indicated by `ipFamilies[{index}]`"
+                errors.append(fielderrors.invalid(place.index(index), address, detail))
+    return errors
+
+
+def _families(spec: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
     policy, families = spec.get("ipFamilyPolicy"), spec.get("ipFamilies") or []
-    if policy is not None and policy not in _FAMILY_POLICIES:
-        errors.append(fielderrors.not_supported(where.child("ipFamilyPolicy"), policy, _FAMILY_POLICIES))
     for index, family in enumerate(families):
         spot = where.child("ipFamilies").index(index)
         if family not in ("IPv4", "IPv6"):
             errors.append(fielderrors.not_supported(spot, family, ["IPv4", "IPv6"]))
-        elif family in families[:index]:
+        if family in families[:index]:
             errors.append(fielderrors.duplicate(spot, family))
+    if policy is not None and policy not in _FAMILY_POLICIES:
+        errors.append(fielderrors.not_supported(where.child("ipFamilyPolicy"), policy, _FAMILY_POLICIES))
     return errors
 
 
@@ -184,31 +201,32 @@ def _external_ips(spec: Obj, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     for index, address in enumerate(spec.get("externalIPs") or ()):
         place = where.index(index)
-        problems = is_valid_ip(address)
-        if problems:
-            errors += [fielderrors.invalid(place, address, text) for text in problems]
-            continue
-        ip = ipaddress.ip_address(address)
-        for holds, detail in (
-            (ip.is_unspecified, "may not be unspecified (0.0.0.0 or ::)"),
-            (ip.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-            (ip.is_link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-            (ip in _LOCAL_MULTICAST, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-        ):
-            if holds:
-                errors.append(fielderrors.invalid(place, address, detail))
+        errors += name_errors(address, place, is_valid_ip) or special_ip_errors(address, place)
     return errors
 
 
-class _Networks:
-    def __init__(self, *texts: str) -> None:
-        self._networks = [ipaddress.ip_network(text) for text in texts]
-
-    def __contains__(self, ip: object) -> bool:
-        return any(ip in network for network in self._networks)
-
-
-_LOCAL_MULTICAST = _Networks("224.0.0.0/24", "ff02::/16")
+def balancer_errors(status: Obj, kind: str) -> list[FieldError]:
+    """A LoadBalancerStatus of a Service of this type (upstream ValidateLoadBalancerStatus)."""
+    where, ingresses = path("status", "loadBalancer", "ingress"), status.get("ingress") or []
+    if kind != "LoadBalancer" and ingresses:
+        return [fielderrors.forbidden(where, "may only be used when `spec.type` is 'LoadBalancer'")]
+    errors: list[FieldError] = []
+    for index, ingress in enumerate(ingresses):
+        place, address, mode = where.index(index), ingress.get("ip"), ingress.get("ipMode")
+        if address:
+            errors += name_errors(address, place.child("ip"), is_valid_ip)
+        if mode is None and address:
+            errors.append(fielderrors.required(place.child("ipMode"), "must be specified when `ip` is set"))
+        elif mode is not None and not address:
+            errors.append(fielderrors.forbidden(place.child("ipMode"), "may not be specified when `ip` is not set"))
+        elif mode is not None and mode not in ("Proxy", "VIP"):
+            errors.append(fielderrors.not_supported(place.child("ipMode"), mode, ["Proxy", "VIP"]))
+        if hostname := ingress.get("hostname"):
+            errors += name_errors(hostname, place.child("hostname"), is_dns1123_subdomain)
+            if not is_valid_ip(hostname):
+                detail = "must be a DNS name, not an IP address"
+                errors.append(fielderrors.invalid(place.child("hostname"), hostname, detail))
+    return errors
 
 
 def _source_ranges(spec: Obj, where: Path, kind: str) -> list[FieldError]:
@@ -236,25 +254,29 @@ def _traffic(spec: Obj, where: Path, kind: str) -> list[FieldError]:
         errors.append(fielderrors.required(place))
     elif external not in _POLICIES:
         errors.append(fielderrors.not_supported(place, external, _POLICIES))
-    if spec.get("healthCheckNodePort") and not (kind == "LoadBalancer" and external == "Local"):
+    health = spec.get("healthCheckNodePort")
+    if health and kind == "LoadBalancer" and external == "Local":
+        errors += [
+            fielderrors.invalid(where.child("healthCheckNodePort"), health, text) for text in is_valid_port_num(health)
+        ]
+    elif health:
         detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         errors.append(fielderrors.invalid(where.child("healthCheckNodePort"), spec["healthCheckNodePort"], detail))
-    internal = spec.get("internalTrafficPolicy")
-    if kind != "ExternalName":
-        place = where.child("internalTrafficPolicy")
-        if internal is None:
-            errors.append(fielderrors.required(place))
-        elif internal not in _POLICIES:
-            errors.append(fielderrors.not_supported(place, internal, _POLICIES))
+    internal, place = spec.get("internalTrafficPolicy"), where.child("internalTrafficPolicy")
+    if internal is None and kind in ("ClusterIP", "NodePort", "LoadBalancer"):
+        errors.append(fielderrors.required(place))
+    elif internal is not None and internal not in _POLICIES:
+        errors.append(fielderrors.not_supported(place, internal, _POLICIES))
     distribution = spec.get("trafficDistribution")
     if distribution is not None and distribution not in _DISTRIBUTIONS:
-        supported = sorted(_DISTRIBUTIONS)
-        errors.append(fielderrors.not_supported(where.child("trafficDistribution"), distribution, supported))
+        errors.append(fielderrors.not_supported(where.child("trafficDistribution"), distribution, _DISTRIBUTIONS))
     if kind != "LoadBalancer":
         for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
             if spec.get(field) is not None:
                 detail = "may only be used when `type` is 'LoadBalancer'"
                 errors.append(fielderrors.forbidden(where.child(field), detail))
+    elif (name := spec.get("loadBalancerClass")) is not None:
+        errors += name_errors(name, where.child("loadBalancerClass"), is_qualified_name)
     return errors
 
 
@@ -273,4 +295,11 @@ def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
     if balanced and before.get("loadBalancerClass") != after.get("loadBalancerClass"):
         place = path("spec", "loadBalancerClass")
         errors.append(fielderrors.invalid(place, after.get("loadBalancerClass"), "may not change once set"))
+    moved = before.get("healthCheckNodePort") != after.get("healthCheckNodePort")
+    if moved and _checks_health(before) and _checks_health(after):
+        errors.append(fielderrors.forbidden(path("spec", "healthCheckNodePort"), "field is immutable"))
     return errors + validate_service(new)
+
+
+def _checks_health(spec: Obj) -> bool:
+    return spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
