@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from bowsprit.apiserver.access import AllowAlways, FixedUser
+from bowsprit.apiserver.admission.hookclient import HookClient
 from bowsprit.apiserver.resource import Resource, StatusSubresource, Version
 from bowsprit.apiserver.server import Server
 from bowsprit.apiserver.user import UserInfo
@@ -67,6 +68,10 @@ def _definitions() -> Resource:
     )
 
 
+async def _nowhere(namespace: str, name: str, port: int) -> tuple[str, int]:
+    raise LookupError("no services here")
+
+
 class Api:
     """A server with nothing but definitions, and a client."""
 
@@ -82,7 +87,7 @@ class Api:
 
     async def start(self) -> None:
         await self.server.registry.add(_definitions())
-        self.controller = DefinitionController(self.server.registry)
+        self.controller = DefinitionController(self.server.registry, HookClient(_nowhere))
         await self.controller.start()
         host, port = await self.server.start("127.0.0.1", 0)
         self.base = f"http://{host}:{port}"

@@ -126,13 +126,12 @@ class Call:
             representation.check_table(self.query)
         return chosen
 
-    def respond(self, chosen: Representation, stored: Stored, status: int = 200) -> Answer:
+    async def respond(self, chosen: Representation, stored: Stored, status: int = 200) -> Answer:
         """A stored object in the version of the call."""
         collection = self.collection
         if collection.is_hub(self.version) and not chosen.convert:
             return representation.answer(self.ctx, chosen, status, value=stored.value, obj=stored.obj)
-        view = collection.from_hub(self.version, stored.obj)
-        return self.respond_object(chosen, view, status)
+        return self.respond_object(chosen, await collection.view(self.version, stored.obj), status)
 
     def respond_object(self, chosen: Representation, obj: Obj, status: int = 200) -> Answer:
         """Any object; of this call's kind when the representation converts it."""

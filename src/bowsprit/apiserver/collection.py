@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import SystemRandom
@@ -10,6 +10,7 @@ from time import monotonic
 from uuid import uuid4
 
 from bowsprit.apiserver.cacher import Attributes, Cacher, Item
+from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.encoding import encode, encode_plain, encode_untyped
 from bowsprit.apiserver.resource import Resource, Version
 from bowsprit.machinery.codec import decode_json
@@ -17,6 +18,7 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.store.protocol import Entry, RevisionMismatchError, Store, Value
 
 _CATCH_UP_SECONDS = 3.0
+VIEWS_AT_ONCE = 500  # how many objects are sent to a conversion webhook together
 
 
 def _utc_now() -> datetime:
@@ -79,6 +81,35 @@ class Collection:
 
     def is_hub(self, version: Version) -> bool:
         return version.gvk.api_version == self.resource.storage_version
+
+    async def prepare(self, version: Version, objects: Sequence[Obj]) -> None:
+        """Makes sure that stored objects can be shown in a version at once. Raises StatusError."""
+        conversion = self.resource.conversion
+        if conversion is not None and not self.is_hub(version):
+            await conversion.prepare(objects, version.gvk.api_version)
+
+    async def hub(self, version: Version, obj: Obj) -> Obj:
+        """As `to_hub`, whoever has to be asked. Raises StatusError."""
+        if self.resource.conversion is None:
+            return self.to_hub(version, obj)
+        return await prepared(lambda: self.to_hub(version, obj))
+
+    async def view(self, version: Version, obj: Obj) -> Obj:
+        """As `from_hub`, whoever has to be asked. Raises StatusError."""
+        if self.resource.conversion is None:
+            return self.from_hub(version, obj)
+        return await prepared(lambda: self.from_hub(version, obj))
+
+    async def views(self, version: Version, objects: Sequence[Obj]) -> list[Obj]:
+        """Many stored objects as a version shows them. Raises StatusError."""
+        if self.resource.conversion is None:
+            return [self.from_hub(version, obj) for obj in objects]
+        made: list[Obj] = []
+        for begin in range(0, len(objects), VIEWS_AT_ONCE):
+            part = objects[begin : begin + VIEWS_AT_ONCE]
+            await self.prepare(version, part)
+            made += [await self.view(version, obj) for obj in part]
+        return made
 
     def to_hub(self, version: Version, obj: Obj) -> Obj:
         """An object of a served version as it is stored."""

@@ -59,7 +59,7 @@ async def create_once(
 ) -> Stored:
     """As `create`, for an object that has its name."""
     strategy = collection.resource.strategy
-    hub = collection.to_hub(version, obj)
+    hub = await collection.hub(version, obj)
     meta = hub["metadata"]
     meta["creationTimestamp"] = ctx.timestamp
     meta["uid"] = collection.world.uid()
@@ -67,11 +67,11 @@ async def create_once(
     strategy.prepare_for_create(hub, ctx)
     if strategy.has_generation:
         meta["generation"] = 1
-    _validate(collection, version, hub)
+    _validate(collection, version, hub, await collection.view(version, hub) if version.schema is not None else hub)
     for text in strategy.warnings(hub, None):
         ctx.warn(text)
     strategy.canonicalize(hub)
-    await admit(collection.from_hub(version, hub), None)
+    await admit(await collection.view(version, hub), None)
     finish = await strategy.begin_create(hub, ctx)
     done = False
     try:
@@ -100,7 +100,7 @@ def _exists(collection: Collection, version: Version, meta: Obj) -> AlreadyExist
     return error
 
 
-def _validate(collection: Collection, version: Version, hub: Obj) -> None:
+def _validate(collection: Collection, version: Version, hub: Obj, shown: Obj) -> None:
     resource = collection.resource
     strategy = resource.strategy
     meta = hub["metadata"]
@@ -110,7 +110,7 @@ def _validate(collection: Collection, version: Version, hub: Obj) -> None:
         errors += objectmeta.validate_standard_finalizers(meta.get("finalizers") or [], _FINALIZERS)
     errors += strategy.validate(hub)
     if version.schema is not None:
-        errors += version.schema.validate(collection.from_hub(version, hub), None)
+        errors += version.schema.validate(shown, None)
     if errors:
         raise invalid(group_kind, meta.get("name", ""), errors)
     errors = objectmeta.validate_common(meta, resource.namespaced)

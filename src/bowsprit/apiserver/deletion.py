@@ -57,7 +57,7 @@ async def _delete_once(
     obj = collection.decode(item)
     _check_preconditions(version, obj, options)
     strategy.validate_delete(obj, ctx)
-    await admit(obj, collection.from_hub(version, obj))
+    await admit(obj, await collection.view(version, obj))
     if strategy.orphans_by_default and options.propagation_policy is None and options.orphan_dependents is None:
         ctx.warn(strategy.orphan_warning)
     graceful, pending = _begin_graceful(collection, obj, options, ctx)

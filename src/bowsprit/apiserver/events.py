@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import orjson
@@ -45,6 +45,8 @@ class EventEncoder:
         self._include = include
         self._now = now
         self._raw = chosen.media_type == JSON and not chosen.convert and collection.is_hub(version)
+        # Whoever converts elsewhere cannot do so while changes are handed out.
+        self.takes_time = collection.resource.conversion is not None and not collection.is_hub(version)
         # Tables carry ages, and columns only in the first event: they are made anew for every watch.
         self._shared = chosen.convert != "Table"
         self._columns_sent = False
@@ -68,6 +70,11 @@ class EventEncoder:
             line = self._make(sort, change.item, change.previous if from_previous else None)
             change.lines[key] = line
         return line
+
+    async def prepare(self, items: Sequence[Item]) -> None:
+        """Makes the events of items ready, if that takes time. Raises StatusError."""
+        if self.takes_time:
+            await self._collection.prepare(self._version, [self._collection.decode(item) for item in items])
 
     def added(self, item: Item) -> bytes:
         """The synthetic ADDED event of an item that was there before the watch began."""

@@ -102,12 +102,12 @@ async def _update_once(
 ) -> Stored:
     old = collection.decode(item)
     # `compute` may change its argument: it gets its own copy.
-    new = await compute(collection.from_hub(version, collection.decode(item)))
-    hub = collection.to_hub(version, new)
+    new = await compute(await collection.view(version, collection.decode(item)))
+    hub = await collection.hub(version, new)
     meta = hub["metadata"]
     _check_revision(version, item, meta, strategy)
-    _before_update(collection, version, hub, old, ctx, strategy)
-    await admit(collection.from_hub(version, hub), collection.from_hub(version, old))
+    await _before_update(collection, version, hub, old, ctx, strategy)
+    await admit(await collection.view(version, hub), await collection.view(version, old))
     if _vanishes(hub, old, collection.resource.strategy):
         return await _remove(collection, item, hub, old, ctx)
     if same(item, hub):
@@ -151,7 +151,7 @@ def _check_revision(version: Version, item: Item, meta: Obj, strategy: Strategy)
     meta["resourceVersion"] = str(item.revision)
 
 
-def _before_update(
+async def _before_update(
     collection: Collection, version: Version, hub: Obj, old: Obj, ctx: RequestContext, strategy: Strategy
 ) -> None:
     """Upstream rest.BeforeUpdate."""
@@ -189,7 +189,8 @@ def _before_update(
         errors += objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
     errors += strategy.validate_update(hub, old)
     if version.schema is not None:
-        errors += version.schema.validate(collection.from_hub(version, hub), collection.from_hub(version, old))
+        shown, before = await collection.view(version, hub), await collection.view(version, old)
+        errors += version.schema.validate(shown, before)
     if errors:
         raise invalid(GroupKind(version.gvk.group, version.gvk.kind), meta.get("name", ""), errors)
     for text in strategy.warnings(hub, old):

@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from bowsprit.apiserver.collection import Collection
+from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import Version
 from bowsprit.machinery import apply as machinery_apply
@@ -41,15 +42,27 @@ def manager_of(ctx: RequestContext) -> str:
     return kept.decode()
 
 
-def track(
+async def track(
     collection: Collection, version: Version, live: Obj | None, new: Obj, ctx: RequestContext, subresource: str = ""
 ) -> None:
     """Sets the managedFields of `new`, which `ctx`'s manager made of `live` (None: created)."""
     context = _contexts(collection, version, subresource)
-    machinery_apply.update_managed_fields(live, new, manager_of(ctx), context=context, now=ctx.timestamp)
+    manager, now = manager_of(ctx), ctx.timestamp
+    if collection.resource.conversion is None:
+        machinery_apply.update_managed_fields(live, new, manager, context=context, now=now)
+        return
+
+    def tracked() -> Obj:
+        copy: Obj = deep_copy(new)
+        machinery_apply.update_managed_fields(live, copy, manager, context=context, now=now)
+        return copy
+
+    made = await prepared(tracked)
+    new.clear()
+    new.update(made)
 
 
-def apply(
+async def apply(
     collection: Collection,
     version: Version,
     live: Obj | None,
@@ -65,8 +78,14 @@ def apply(
     """
     context = _contexts(collection, version, subresource)
     base = deep_copy(context.empty) if live is None else live
+    manager, now = manager_of(ctx), ctx.timestamp
+
+    def applied() -> Obj:
+        own = config if collection.resource.conversion is None else deep_copy(config)
+        return machinery_apply.apply(base, own, manager, context=context, now=now, force=force)
+
     try:
-        return machinery_apply.apply(base, config, manager_of(ctx), context=context, now=ctx.timestamp, force=force)
+        return await prepared(applied)
     except ApplyError as failure:
         raise unknown(str(failure)) from failure
 

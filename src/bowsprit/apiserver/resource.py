@@ -20,7 +20,9 @@ from bowsprit.machinery.typed import Typed
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, StreamResponse
 
+    from bowsprit.apiserver.answer import Answer, Sent
     from bowsprit.apiserver.collection import Collection
+    from bowsprit.apiserver.conversion import Conversion
     from bowsprit.apiserver.request import RequestContext
     from bowsprit.store.protocol import Store
 
@@ -165,7 +167,7 @@ class ActionSubresource(Subresource):
         self.accepts = frozenset(accepts)
 
 
-ConnectHandler = Callable[["RequestContext", str, "BaseRequest"], Awaitable["StreamResponse"]]
+ConnectHandler = Callable[["RequestContext", str, "BaseRequest"], Awaitable["Answer | Sent | StreamResponse"]]
 
 
 class ConnectSubresource(Subresource):
@@ -234,6 +236,9 @@ class Resource:
     custom: bool = False  # from a CustomResourceDefinition: untyped answers, and other texts for what is not found
     store: Store | None = None  # where the objects live, if not in the server's store
     open: Open | None = None  # for objects that live outside the server
+    conversion: Conversion | None = (
+        None  # whoever has to be asked before `to_hub` and `from_hub` of the versions answer
+    )
     key_prefix: str = (
         ""  # default as upstream: "/registry/<plural>/", "/registry/<group>/<plural>/" for custom resources
     )

@@ -209,7 +209,8 @@ class APIServer:
             ClientCertificate(*options.proxy_client_pair) if options.proxy_client_pair else None,
             self._now,
         )
-        self._definitions = DefinitionController(server.registry)
+        self._definitions = DefinitionController(server.registry, hooks)
+        server.metrics.extra.append(self._definitions.metrics.text)
         OpenAPIPublication(server.registry, server.openapi).start()
         steps = self._steps(bootstrap, self._upkeep, self._definitions)
         steps["apiservice-status-remote-available-controller"] = self._aggregator.start

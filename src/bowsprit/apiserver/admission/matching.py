@@ -12,6 +12,7 @@ from typing import Any
 from bowsprit.apiserver.admission.chain import is_virtual_review
 from bowsprit.apiserver.admission.lifecycle import NAMESPACES
 from bowsprit.apiserver.admit import AdmissionAttributes
+from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.lookup import Listers
 from bowsprit.apiserver.resource import Resource, Version
 from bowsprit.machinery.errors import not_found
@@ -146,7 +147,7 @@ def _resource_matches(pattern: str, resource: str, subresource: str) -> bool:
     return left in ("*", resource) and right in (("*", subresource) if "/" in pattern or subresource else ("",))
 
 
-def converted(obj: Obj | None, resource: Any, wanted: GroupVersionKind) -> Obj | None:
+async def converted(obj: Obj | None, resource: Any, wanted: GroupVersionKind) -> Obj | None:
     """A copy of an object in another version of its resource; of a kind that has only one form, a plain copy."""
     if obj is None:
         return None
@@ -157,8 +158,9 @@ def converted(obj: Obj | None, resource: Any, wanted: GroupVersionKind) -> Obj |
     copy: Obj = deep_copy(obj)
     if source is None or target is None or source is target:
         return copy
-    hub = source.to_hub(copy) if source.to_hub is not None else copy
-    made = target.from_hub(hub) if target.from_hub is not None else dict(hub)
+    to_hub, from_hub = source.to_hub, target.from_hub
+    hub: Obj = await prepared(lambda: to_hub(copy)) if to_hub is not None else copy
+    made: Obj = await prepared(lambda: from_hub(hub)) if from_hub is not None else dict(hub)
     made["apiVersion"], made["kind"] = target.gvk.api_version, target.gvk.kind
     return made
 

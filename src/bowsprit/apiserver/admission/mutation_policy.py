@@ -79,7 +79,7 @@ class MutatingAdmissionPolicy:
             if again and bound.spec.get("reinvocationPolicy") != "IfNeeded":
                 continue
             try:
-                changed = self._apply(attributes, bound)
+                changed = await self._apply(attributes, bound)
             except (ConditionError, PolicyError, jsonpatch.JSONPatchError) as exc:
                 if bound.fails:
                     raise _refusal(attributes, bound, str(exc)) from exc
@@ -87,16 +87,16 @@ class MutatingAdmissionPolicy:
             if changed and not again:
                 attributes.reinvocation[REINVOKE] = True
 
-    def _apply(self, attributes: AdmissionAttributes, bound: Bound) -> bool:
+    async def _apply(self, attributes: AdmissionAttributes, bound: Bound) -> bool:
         before = attributes.object
-        for values in self._source.values(attributes, bound):
+        async for values in self._source.values(attributes, bound):
             for mutation in bound.spec.get("mutations") or ():
-                shown = converted(attributes.object, attributes.resource, bound.match.gvk) or {}
+                shown = await converted(attributes.object, attributes.resource, bound.match.gvk) or {}
                 # Each mutation sees what those before it have done.
                 variables = Variables(bound.spec.get("variables") or (), {**values, "object": shown})
                 changed = self._changed(attributes, mutation, variables, shown)
                 attributes.object = redefaulted(
-                    converted(changed, attributes.resource, attributes.gvk) or {}, attributes
+                    await converted(changed, attributes.resource, attributes.gvk) or {}, attributes
                 )
         return attributes.object != before
 

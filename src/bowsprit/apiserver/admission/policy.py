@@ -55,16 +55,16 @@ class ValidatingAdmissionPolicy:
             return
         denied: StatusError | None = None
         for bound in self._source.bound(attributes):
-            for failure in self._failures(attributes, bound):
+            for failure in await self._failures(attributes, bound):
                 refusal = _act(attributes, bound, failure)
                 denied = denied or refusal
         if denied is not None:
             raise denied
 
-    def _failures(self, attributes: AdmissionAttributes, bound: Bound) -> list[Failure]:
+    async def _failures(self, attributes: AdmissionAttributes, bound: Bound) -> list[Failure]:
         found: list[Failure] = []
         try:
-            for values in self._source.values(attributes, bound):
+            async for values in self._source.values(attributes, bound):
                 found += _evaluate(attributes, bound, values)
         except (ConditionError, PolicyError) as exc:
             return [*found, Failure(str(exc))] if bound.fails else found

@@ -6,7 +6,7 @@ Upstream: k8s.io/apiserver/pkg/admission/plugin/policy/{generic,matching}, .../p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class PolicySource:
             if match is not None and self._match(attributes, spec.get("matchResources"), required=False) is not None:
                 yield Bound(policy, binding, match)
 
-    def values(self, attributes: AdmissionAttributes, bound: Bound) -> Iterator[dict[str, Any]]:
+    async def values(self, attributes: AdmissionAttributes, bound: Bound) -> AsyncIterator[dict[str, Any]]:
         """What expressions see, once per parameter object, where the match conditions hold.
 
         Raises:
@@ -92,8 +92,8 @@ class PolicySource:
         conditions = MatchConditions(spec.get("matchConditions") or ())
         namespace = _shown_namespace(self._matcher.namespace(attributes))
         for params in self._params(attributes, spec.get("paramKind"), bound.binding["spec"].get("paramRef")):
-            obj = converted(attributes.object, attributes.resource, gvk)
-            old = converted(attributes.old_object, attributes.resource, gvk)
+            obj = await converted(attributes.object, attributes.resource, gvk)
+            old = await converted(attributes.old_object, attributes.resource, gvk)
             request = admission_request(attributes, bound.match, "", obj, old)
             given = {"params": params, "namespaceObject": namespace}
             # Conditions come before variables, and do not see them.

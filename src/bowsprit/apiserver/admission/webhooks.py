@@ -102,7 +102,7 @@ class _Hooks:
             self._known = (token, hooks)
         return self._known[1]
 
-    def match(self, hook: Hook, attributes: AdmissionAttributes) -> Match | None:
+    async def match(self, hook: Hook, attributes: AdmissionAttributes) -> Match | None:
         """How the request matches the webhook, None when it is not to be asked.
 
         Raises:
@@ -118,8 +118,8 @@ class _Hooks:
         )
         if found is None or hook.conditions.is_empty:
             return found
-        obj = converted(attributes.object, attributes.resource, found.gvk)
-        old = converted(attributes.old_object, attributes.resource, found.gvk)
+        obj = await converted(attributes.object, attributes.resource, found.gvk)
+        old = await converted(attributes.old_object, attributes.resource, found.gvk)
         request = admission_request(attributes, found, "", obj, old)
         try:
             return found if hook.conditions.hold(request, obj, old) else None
@@ -137,8 +137,8 @@ class _Hooks:
         if attributes.dry_run and hook.spec.get("sideEffects") not in ("None", "NoneOnDryRun"):
             raise bad_request(f"admission webhook {quote(hook.name)} does not support dry run")
         uid = self._new_uid()
-        obj = converted(attributes.object, attributes.resource, match.gvk)
-        old = converted(attributes.old_object, attributes.resource, match.gvk)
+        obj = await converted(attributes.object, attributes.resource, match.gvk)
+        old = await converted(attributes.old_object, attributes.resource, match.gvk)
         try:
             if not hook.version:
                 raise ReviewError("webhook does not accept known AdmissionReview versions (v1, v1beta1)")
@@ -188,7 +188,7 @@ class MutatingAdmissionWebhook:
         for hook in hooks:
             if again and hook.uid not in eligible:
                 continue
-            match = self._hooks.match(hook, attributes)
+            match = await self._hooks.match(hook, attributes)
             if match is None:
                 continue
             verdict = await self._hooks.ask(hook, match, attributes)
@@ -196,7 +196,7 @@ class MutatingAdmissionWebhook:
                 continue
             if not verdict.allowed:
                 raise denial(hook.name, verdict.status)
-            if _apply(verdict.patch, match, attributes):
+            if await _apply(verdict.patch, match, attributes):
                 # Those asked before, and the plugins before them, see the change; not the one that made it.
                 eligible |= set(notes.get("webhooks asked", ()))
                 notes[REINVOKE] = True
@@ -206,7 +206,7 @@ class MutatingAdmissionWebhook:
         notes["object after webhooks"] = deep_copy(attributes.object)
 
 
-def _apply(patch: Sequence[Obj], match: Match, attributes: AdmissionAttributes) -> bool:
+async def _apply(patch: Sequence[Obj], match: Match, attributes: AdmissionAttributes) -> bool:
     """Apply a patch to the object; whether it changed."""
     if not patch:
         return False
@@ -214,14 +214,14 @@ def _apply(patch: Sequence[Obj], match: Match, attributes: AdmissionAttributes) 
         raise internal_error(
             "admission webhook attempted to modify the object, which is not supported for this operation"
         )
-    shown = converted(attributes.object, attributes.resource, match.gvk)
+    shown = await converted(attributes.object, attributes.resource, match.gvk)
     try:
         patched = jsonpatch.apply(shown, list(patch))
     except jsonpatch.JSONPatchError as exc:
         raise internal_error(str(exc)) from exc
     if not isinstance(patched, dict):
         raise internal_error("the patch of an admission webhook made the object something else")
-    changed = converted(patched, attributes.resource, attributes.gvk)
+    changed = await converted(patched, attributes.resource, attributes.gvk)
     changed = redefaulted(changed or {}, attributes)
     if changed == attributes.object:
         return False
@@ -246,7 +246,7 @@ class ValidatingAdmissionWebhook:
         hooks = self._hooks.all()
         if not hooks or is_exempt(attributes):
             return
-        found = [(hook, self._hooks.match(hook, attributes)) for hook in hooks]
+        found = [(hook, await self._hooks.match(hook, attributes)) for hook in hooks]
         asked = [self._judge(hook, match, attributes) for hook, match in found if match is not None]
         for outcome in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(outcome, BaseException):

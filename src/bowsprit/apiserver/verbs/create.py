@@ -32,7 +32,7 @@ async def create(call: Call) -> Answer:
     ensure_namespace(call, obj)
     objectmeta.wipe_system_fields(obj["metadata"])
     dedup_owner_references(call, obj)
-    ownership.track(call.collection, call.version, None, obj, call.ctx)
+    await ownership.track(call.collection, call.version, None, obj, call.ctx)
     attributes = call.attributes(Operation.CREATE, obj, None, options, name=obj["metadata"].get("name") or "")
     await call.admission.mutate(attributes)
     obj = attributes.object or obj
@@ -43,7 +43,7 @@ async def create(call: Call) -> Answer:
         await call.admission.validate(attributes)
 
     stored = await creation.create(call.collection, call.version, obj, call.ctx, admit)
-    return call.respond(chosen, stored, 201)
+    return await call.respond(chosen, stored, 201)
 
 
 async def decode(call: Call, data: bytes, media_type: str) -> Obj:

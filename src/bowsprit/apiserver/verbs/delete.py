@@ -8,7 +8,7 @@ from bowsprit.apiserver import deletion, negotiation, representation
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
-from bowsprit.apiserver.collection import Stored
+from bowsprit.apiserver.collection import VIEWS_AT_ONCE, Stored
 from bowsprit.apiserver.creation import Validate
 from bowsprit.apiserver.decoding import not_an_object
 from bowsprit.apiserver.options import META_GROUP, DeleteOptions, ListOptions
@@ -43,7 +43,7 @@ async def delete(call: Call) -> Answer:
         _admission(call, options, info.name),
     )
     if not gone or call.endpoint.resource.strategy.deletes_to_object:
-        return call.respond(chosen, stored, 202 if not gone and orphan is False else 200)
+        return await call.respond(chosen, stored, 202 if not gone and orphan is False else 200)
     return representation.answer(call.ctx, chosen, 200, obj=success(call, stored))
 
 
@@ -80,11 +80,13 @@ async def delete_collection(call: Call) -> Answer:
     selection = Selection(collection, info.namespace, list_options.label_selector, list_options.field_selector)
     listing = await find(call, selection, list_options)
     shown = []
+    if collection.resource.conversion is not None:
+        await collection.prepare(call.version, [collection.decode(item) for item in listing.items[:VIEWS_AT_ONCE]])
     for item in listing.items:
         # A fresh copy: one object's grace period is no order for the next.
         each = DeleteOptions.from_obj(options.to_obj())
         namespace, _, name = item.key[len(collection.resource.key_prefix) :].rpartition("/")
-        shown.append(collection.from_hub(call.version, collection.decode(item)))
+        shown.append(await collection.view(call.version, collection.decode(item)))
         try:
             await deletion.delete(
                 collection, call.version, namespace, name, each, call.ctx, _admission(call, each, name)

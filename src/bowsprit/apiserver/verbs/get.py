@@ -32,7 +32,7 @@ async def get(call: Call) -> Answer:
     item = collection.item(info.namespace, info.name)
     if item is None:
         raise not_found(call.version.gvr.gr, info.name)
-    return call.respond(chosen, Stored(collection.decode(item), item.value))
+    return await call.respond(chosen, Stored(collection.decode(item), item.value))
 
 
 async def wait_until_fresh(call: Call, resource_version: str) -> None:

@@ -48,7 +48,7 @@ async def list_objects(call: Call) -> Answer:
     info = call.ctx.info
     selection = Selection(call.collection, info.namespace, options.label_selector, options.field_selector)
     listing = await find(call, selection, options)
-    return _respond(call, chosen, listing)
+    return await _respond(call, chosen, listing)
 
 
 async def find(call: Call, selection: Selection, options: ListOptions) -> Listing:
@@ -129,7 +129,7 @@ async def _items_at(
     return [Item(*entry) for entry in page.entries]
 
 
-def _respond(call: Call, chosen: Representation, listing: Listing) -> Answer:
+async def _respond(call: Call, chosen: Representation, listing: Listing) -> Answer:
     collection = call.collection
     version = call.version
     ctx = call.ctx
@@ -146,13 +146,14 @@ def _respond(call: Call, chosen: Representation, listing: Listing) -> Answer:
         if collection.is_hub(version):
             values = [item.value for item in listing.items]
         else:
-            values = [encode_plain(collection.from_hub(version, collection.decode(item))) for item in listing.items]
+            shown = await collection.views(version, [collection.decode(item) for item in listing.items])
+            values = [encode_plain(obj) for obj in shown]
         cut = 0 if collection.resource.custom else encoding.prefix_length(version.gvk.kind, version.gvk.api_version)
         length = encoding.list_length(head, values, cut)
         if length <= encoding.SLICE_BYTES:
             return Answer(200, b"".join(encoding.list_chunks(head, values, cut)))
         return Answer(200, encoding.list_chunks(head, values, cut), length=length)
-    objects = [collection.from_hub(version, collection.decode(item)) for item in listing.items]
+    objects = await collection.views(version, [collection.decode(item) for item in listing.items])
     return representation.answer(ctx, chosen, 200, obj=list_object(call, chosen, objects, listing.metadata()))
 
 

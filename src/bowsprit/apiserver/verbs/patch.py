@@ -84,7 +84,7 @@ async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
         create_absent=sort == "apply" and strategy is None,
         admit_creation=admission(call, Operation.CREATE, options),
     )
-    return call.respond(chosen, stored, 201 if created else 200)
+    return await call.respond(chosen, stored, 201 if created else 200)
 
 
 def patch_sort(call: Call) -> str:
@@ -246,7 +246,7 @@ def _patching(call: Call, sort: str, apply: Patch, options: Obj) -> mutation.Com
         new = patched_object(call, sort, apply, live)
         check_name(call, new)
         dedup_owner_references(call, new)
-        ownership.track(call.collection, call.version, live, new, call.ctx, call.ctx.info.subresource)
+        await ownership.track(call.collection, call.version, live, new, call.ctx, call.ctx.info.subresource)
         return await mutate(call, new, live, options)
 
     return compute
@@ -265,7 +265,7 @@ def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
                     f"uid mismatch: the provided object specified uid {applied['metadata']['uid']}, and no existing object was found",
                 )
             await call.authorize("create")
-        new = ownership.apply(
+        new = await ownership.apply(
             call.collection,
             call.version,
             live,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp.web import StreamResponse
 
 from bowsprit.apiserver import mutation, negotiation, ownership
 from bowsprit.apiserver.admit import Operation
-from bowsprit.apiserver.answer import Answer
+from bowsprit.apiserver.answer import Answer, Sent
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.decoding import decode_body
 from bowsprit.apiserver.options import apply_write_options
@@ -57,7 +57,7 @@ async def action(call: Call, subresource: ActionSubresource) -> Answer:
     return call.respond_object(chosen, made, status)
 
 
-async def connect(call: Call, subresource: ConnectSubresource) -> StreamResponse:
+async def connect(call: Call, subresource: ConnectSubresource) -> Answer | Sent | StreamResponse:
     """exec, attach, portforward, proxy, log: the handler has the request for itself."""
     if subresource.connects:
         attributes = call.attributes(Operation.CONNECT, None, None, {})
@@ -83,7 +83,7 @@ async def get_scale(call: Call, subresource: ScaleSubresource) -> Answer:
     item = call.collection.item(info.namespace, info.name)
     if item is None:
         raise not_found(call.version.gvr.gr, info.name)
-    obj = call.collection.from_hub(call.version, call.collection.decode(item))
+    obj = await call.collection.view(call.version, call.collection.decode(item))
     return call.respond_object(chosen, scale_of(subresource, obj))
 
 
@@ -137,8 +137,8 @@ async def _apply_scale(call: Call, subresource: ScaleSubresource, options: Obj, 
     config: Obj = {"kind": gvk.kind, "apiVersion": gvk.api_version, "metadata": {"name": call.ctx.info.name}}
     set_nested(config, nested(applied, "spec", "replicas", default=0), *subresource.spec_replicas)
 
-    def own(live: Obj) -> Obj:
-        return ownership.apply(
+    async def own(live: Obj) -> Obj:
+        return await ownership.apply(
             call.collection,
             call.version,
             live,
@@ -173,7 +173,7 @@ async def _change(
     subresource: ScaleSubresource,
     options: Obj,
     make: Callable[[Obj], Obj],
-    own: Callable[[Obj], Obj] | None = None,
+    own: Callable[[Obj], Awaitable[Obj]] | None = None,
 ) -> Answer:
     """`make` gives the new Scale of the current one; `own` makes the new object of the live one, by default replicas are set."""
     chosen = call.representation()
@@ -204,10 +204,10 @@ async def _change(
         await call.admission.mutate(attributes)
         replicas = nested(attributes.object or wanted, "spec", "replicas", default=replicas)
         if own is not None:
-            return own(live)
+            return await own(live)
         new: Obj = deep_copy(live)
         set_nested(new, replicas, *subresource.spec_replicas)
-        ownership.track(call.collection, call.version, live, new, call.ctx, "scale")
+        await ownership.track(call.collection, call.version, live, new, call.ctx, "scale")
         return new
 
     async def admit(new: Obj, old: Obj | None) -> None:
@@ -219,7 +219,7 @@ async def _change(
     stored, _ = await mutation.update(
         call.collection, call.version, info.namespace, info.name, call.ctx, compute, admit
     )
-    return call.respond_object(chosen, scale_of(subresource, call.collection.from_hub(call.version, stored.obj)))
+    return call.respond_object(chosen, scale_of(subresource, await call.collection.view(call.version, stored.obj)))
 
 
 def scale_of(subresource: ScaleSubresource, obj: Obj) -> Obj:

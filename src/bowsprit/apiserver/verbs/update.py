@@ -28,7 +28,7 @@ async def update(call: Call, strategy: Strategy | None = None) -> Answer:
     async def compute(live: Obj | None) -> Obj:
         new = deep_copy(obj)
         dedup_owner_references(call, new)
-        ownership.track(call.collection, call.version, live, new, call.ctx, info.subresource)
+        await ownership.track(call.collection, call.version, live, new, call.ctx, info.subresource)
         return await mutate(call, new, live, options)
 
     stored, created = await mutation.update(
@@ -43,7 +43,7 @@ async def update(call: Call, strategy: Strategy | None = None) -> Answer:
         uid=obj["metadata"].get("uid") or "",
         admit_creation=admission(call, Operation.CREATE, options),
     )
-    return call.respond(chosen, stored, 201 if created else 200)
+    return await call.respond(chosen, stored, 201 if created else 200)
 
 
 async def mutate(call: Call, new: Obj, live: Obj | None, options: Obj) -> Obj:

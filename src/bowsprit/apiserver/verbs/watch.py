@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from random import uniform
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +22,8 @@ from bowsprit.apiserver import negotiation
 from bowsprit.apiserver.answer import Answer, Sent, chunk, date_header, header_lines, status_line
 from bowsprit.apiserver.cacher import Cacher, Change, TooOldError
 from bowsprit.apiserver.call import Call
+from bowsprit.apiserver.collection import VIEWS_AT_ONCE
+from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.events import EventEncoder
 from bowsprit.apiserver.options import ListOptions, parse_revision
 from bowsprit.apiserver.selection import Selection
@@ -207,9 +210,12 @@ class _Watch:
         self._position = revision
         piece: list[bytes] = []
         size = 0
-        for item in items:
+        items = [item for item in items if self._selection.matches(item)] if self._encoder.takes_time else items
+        for position, item in enumerate(items):
+            if self._encoder.takes_time and position % VIEWS_AT_ONCE == 0:
+                await self._encoder.prepare(items[position : position + VIEWS_AT_ONCE])
             if self._selection.matches(item):
-                line = self._encoder.added(item)
+                line = await prepared(partial(self._encoder.added, item))
                 self._cacher.sent += 1
                 piece.append(line)
                 size += len(line)
@@ -263,7 +269,7 @@ class _Watch:
                 self._position = change.item.revision
                 if not self._selection.covers(change.item.key):
                     continue
-                line = self._encoder.change(change, self._selection)
+                line = await prepared(partial(self._encoder.change, change, self._selection))
                 if line is not None:
                     piece.append(line)
                     size += len(line)
@@ -302,6 +308,8 @@ class _Watch:
 class _ChunkedWatch(_Watch):
     """Events as the chunks of an HTTP/1.1 body, written straight to the transport."""
 
+    count = 1
+
     def __init__(
         self,
         call: Call,
@@ -314,9 +322,14 @@ class _ChunkedWatch(_Watch):
         super().__init__(call, encoder, selection, options, revision)
         self._protocol = protocol
         self._audience: Audience | None = None
+        self.namespace: str | None = selection.namespace or None
         protocol.on_lost(self.end)
 
     def _go_live(self) -> None:
+        if self._encoder.takes_time:
+            self._live = True
+            self._cacher.add(self)
+            return
         key = self._encoder.audience_key(self._selection)
         audience = self._cacher.audiences.get(key)
         if not isinstance(audience, Audience):
@@ -329,7 +342,13 @@ class _ChunkedWatch(_Watch):
         if self._audience is not None:
             self._audience.leave(self)
             self._audience = None
+        self._cacher.remove(self)
         self._live = False
+
+    def push(self, changes: Sequence[Change]) -> None:
+        """What changed takes time to encode: the watch's task does it."""
+        self._go_offline()
+        self._wake.set()
 
     def begin(self, common: bytes, media_type: str) -> None:
         """The head of the answer: clients wait for it before anything happens."""

@@ -9,11 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
+from bowsprit.apiserver.admission.hookclient import HookClient
 from bowsprit.apiserver.cacher import Change
 from bowsprit.apiserver.collection import Collection
+from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.localclient import LocalClient
 from bowsprit.apiserver.registry import Lister, Registry
+from bowsprit.apiserver.resource import Resource
+from bowsprit.controlplane.apiextensions.conversion import WebhookConversion
+from bowsprit.controlplane.apiextensions.conversionmetrics import ConversionMetrics
 from bowsprit.controlplane.apiextensions.serving import custom_resource, hub_version
 from bowsprit.machinery.errors import ConflictError, NotFoundError, StatusError
 from bowsprit.machinery.names import GroupResource
@@ -48,10 +54,17 @@ class _Once:
 
 
 class DefinitionController:
-    """Follows the definitions of a registry. `start` returns when those that exist are served."""
+    """Follows the definitions of a registry. `start` returns when those that exist are served.
 
-    def __init__(self, registry: Registry) -> None:
+    Args:
+        hooks: how conversion webhooks are asked.
+    """
+
+    def __init__(self, registry: Registry, hooks: HookClient) -> None:
         self._registry = registry
+        self._hooks = hooks
+        self.metrics = ConversionMetrics()
+        self._conversions: dict[str, tuple[Obj, WebhookConversion]] = {}
         self._client: LocalClient = registry.client()
         self._queue: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -203,31 +216,51 @@ class DefinitionController:
     # -- serving -----------------------------------------------------------------------------------------------------------
 
     async def _serve(self, crd: Obj) -> None:
-        resource = custom_resource(deep_copy(crd))
         name = crd["metadata"]["name"]
+        resource = custom_resource(deep_copy(crd), self._conversion(crd))
         before = self._served.get(name)
         hub = hub_version(crd)
         if before is not None and before[1] != hub:
-            await self._rewrite(before[0], resource.storage_version)
+            await self._rewrite(before[0], resource)
         self._served[name] = (resource.gr, hub)
         if before is not None and before[0] != resource.gr:
             self._registry.remove(before[0])
         await self._registry.update(resource)
 
-    async def _rewrite(self, gr: GroupResource, api_version: str) -> None:
+    def _conversion(self, crd: Obj) -> WebhookConversion | None:
+        """Whoever converts, with what it remembers as long as the definition asks for the same."""
+        name, spec = crd["metadata"]["name"], crd["spec"].get("conversion") or {}
+        if spec.get("strategy") != "Webhook":
+            self._conversions.pop(name, None)
+            return None
+        asked = {"conversion": spec, "versions": crd["spec"]["versions"]}
+        known = self._conversions.get(name)
+        if known is None or known[0] != asked:
+            made = WebhookConversion(
+                name, spec.get("webhook") or {}, self._hooks, self._registry.world.uid, self.metrics
+            )
+            known = self._conversions[name] = (deep_copy(asked), made)
+        return known[1]
+
+    async def _rewrite(self, gr: GroupResource, resource: Resource) -> None:
         """Stores every object in another version (the storage version changed and nothing is said to be in the old one)."""
         collection = self._registry.collection(gr)
         if collection is None:
             return
+        versions = {version.gvk.api_version: version for version in resource.versions}
         for item in collection.cacher.items(collection.resource.key_prefix):
             obj = collection.decode(item)
-            obj["apiVersion"] = api_version
+            version = versions.get(obj["apiVersion"])
+            if version is not None and version.to_hub is not None and resource.conversion is not None:
+                obj = await prepared(partial(version.to_hub, obj))
+            obj["apiVersion"] = resource.storage_version
             try:
                 await collection.put(obj, item.revision)
             except RevisionMismatchError:
                 continue
 
     def _withdraw(self, name: str) -> None:
+        self._conversions.pop(name, None)
         served = self._served.pop(name, None)
         if served is not None:
             self._registry.remove(served[0])

@@ -18,8 +18,9 @@ from bowsprit.apiserver.resource import (
 )
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.tables import CREATED_DESCRIPTION, NAME_DESCRIPTION
+from bowsprit.controlplane.apiextensions.conversion import WebhookConversion
 from bowsprit.machinery.discovery import version_key
-from bowsprit.machinery.errors import forbidden, internal_error
+from bowsprit.machinery.errors import forbidden
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.jsonpath import JSONPath, value_text
 from bowsprit.machinery.names import GroupResource, GroupVersionKind, GroupVersionResource
@@ -101,8 +102,8 @@ def hub_version(crd: Obj) -> str:
     return next(str(version["name"]) for version in crd["spec"]["versions"] if version.get("storage"))
 
 
-def custom_resource(crd: Obj) -> Resource:
-    """The Resource of an established definition."""
+def custom_resource(crd: Obj, conversion: WebhookConversion | None = None) -> Resource:
+    """The Resource of an established definition; `conversion` is needed if a webhook converts its versions."""
     spec = crd["spec"]
     group = spec["group"]
     names = nested(crd, "status", "acceptedNames") or spec["names"]
@@ -129,7 +130,7 @@ def custom_resource(crd: Obj) -> Resource:
     return Resource(
         names["kind"],
         names["plural"],
-        [_version(crd, described[name], hub, names) for name in order],
+        [_version(crd, described[name], hub, names, conversion) for name in order],
         storage_version=f"{group}/{hub}",
         group=group,
         singular=names.get("singular") or names["kind"].lower(),
@@ -141,10 +142,11 @@ def custom_resource(crd: Obj) -> Resource:
         subresources=subresources,
         reset_fields={"": _MAIN_RESET, "status": _STATUS_RESET} if has_status else {},
         custom=True,
+        conversion=conversion,
     )
 
 
-def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
+def _version(crd: Obj, version: Obj, hub: str, names: Obj, conversion: WebhookConversion | None) -> Version:
     group, name, kind = crd["spec"]["group"], version["name"], names["kind"]
     openapi = nested(version, "schema", "openAPIV3Schema")
     schema = CustomResourceSchema(
@@ -155,25 +157,20 @@ def _version(crd: Obj, version: Obj, hub: str, names: Obj) -> Version:
         (nested(each, "schema", "openAPIV3Schema") for each in crd["spec"]["versions"] if each["name"] == hub), None
     )
     hub_schema = schema if name == hub else CustomResourceSchema(hub_openapi)
-    converts = nested(crd, "spec", "conversion", "strategy") == "Webhook"
+
+    def converted(obj: Obj, api_version: str) -> Obj:
+        return conversion.result(obj, api_version) if conversion else {**deep_copy(obj), "apiVersion": api_version}
 
     def from_hub(obj: Obj) -> Obj:
-        if converts:
-            raise internal_error(
-                f"conversion webhook for {group}/{hub}, Kind={kind} failed: webhook conversion is not supported"
-            )
-        made: Obj = {**deep_copy(obj), "apiVersion": f"{group}/{name}"}
+        made = converted(obj, f"{group}/{name}")
         schema.schema.prune(made)
         return made
 
     def to_hub(obj: Obj) -> Obj:
-        if converts:
-            raise internal_error(
-                f"conversion webhook for {group}/{name}, Kind={kind} failed: webhook conversion is not supported"
-            )
-        made: Obj = {**deep_copy(obj), "apiVersion": f"{group}/{hub}"}
+        made = converted(obj, f"{group}/{hub}")
         hub_schema.schema.prune(made)
-        hub_schema.schema.default(made)
+        if conversion is None:
+            hub_schema.schema.default(made)
         return made
 
     return Version(
