@@ -100,6 +100,10 @@ class EndpointProtocol(asyncio.BufferedProtocol):
 
     # -- EndpointPort -------------------------------------------------------------------------------------------------
 
+    @property
+    def backlog(self) -> int:
+        return sum(map(len, self._out)) + (self._transport.get_write_buffer_size() if self._transport else 0)
+
     def write(self, data: bytes | memoryview) -> None:
         if self._blocked or self._out:
             self._out.append(data)
@@ -151,7 +155,7 @@ class EndpointProtocol(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        left = sum(map(len, self._out)) + transport.get_write_buffer_size()
+        left = self.backlog
         if left == before:
             transport.abort()
         else:
@@ -180,6 +184,10 @@ class DatagramEndpoint(asyncio.DatagramProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._tunnel.lost(self._endpoint, str(exc or ""))
+
+    @property
+    def backlog(self) -> int:
+        return 0
 
     def write(self, data: bytes | memoryview) -> None:
         if self._transport is not None:

@@ -31,6 +31,10 @@ class FrontendPort(Protocol):
     def half_close(self) -> bool:
         """Whether the client can be told the end of one direction."""
 
+    @property
+    def backlog(self) -> int:
+        """Bytes given to ``deliver`` that the client has not taken yet."""
+
     def established(self, packet: Packet) -> None:
         """The dial succeeded."""
 
@@ -101,6 +105,7 @@ class Link:
         "closing",
         "connect_id",
         "credit",
+        "delivered",
         "eof_from_agent",
         "eof_from_client",
         "established_at",
@@ -124,6 +129,7 @@ class Link:
         self.queue: deque[Packet | bytes] = deque()  # for the agent
         self.queued = 0
         self.undelivered = 0  # from the agent, not yet left for the client
+        self.delivered = 0  # given to the client's port since the beginning
         self.grant = 0  # left for the client, not yet granted to the agent
         self.closing = False  # CLOSE_REQ follows the queue, or has been sent
         self.eof_from_client = False

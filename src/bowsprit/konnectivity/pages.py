@@ -91,6 +91,8 @@ class PageServer:
                 await self._serve(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass
+        except asyncio.CancelledError:
+            pass  # by stop(), which nobody else waits for; asyncio before 3.12 logs a cancelled handler as a failure
         finally:
             self._tasks.discard(task)
             writer.close()

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 WINDOW = 2 * 1024 * 1024  # what an agent of ours may send on one connection before we grant more
 BUFFER_LIMIT = 8 * 1024 * 1024
 _AGENT_HIGH_WATER = 1024 * 1024
-_STALL_GRACE = 0.25
+_STALL_GRACE = 0.5  # a healthy client on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024  # one message may overrun the window
 _MAX_DIALS = 65_536
 
@@ -347,6 +347,7 @@ class Router:
         if frontend is None:
             return  # the client is gone; CLOSE_REQ follows its last data
         link.undelivered += size
+        link.delivered += size
         self.packets[TO_CLIENT, PacketType.DATA] += 1
         start = self._clock()
         frontend.port.deliver(link, packet)
@@ -517,12 +518,15 @@ class Router:
         self._arm(link)
 
     def _arm(self, link: Link) -> None:
-        before = link.undelivered
+        def taken() -> int:
+            return link.delivered - (link.frontend.port.backlog if link.frontend is not None else 0)
+
+        before = taken()
 
         def check() -> None:
             if not link.watched:
                 return
-            if link.undelivered >= before:
+            if taken() <= before:
                 self._cut(link, f"the client has stopped reading and {link.undelivered} bytes wait for it")
             else:
                 self._arm(link)

@@ -115,6 +115,10 @@ class GrpcFrontend:
 
     # -- FrontendPort -------------------------------------------------------------------------------------------------
 
+    @property
+    def backlog(self) -> int:
+        return self._stream.backlog + self._protocol.unwritten
+
     def established(self, packet: Packet) -> None:
         self.send(packet)
 
@@ -296,6 +300,11 @@ class HttpFrontend(asyncio.BufferedProtocol):
         return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     # -- FrontendPort -------------------------------------------------------------------------------------------------
+
+    @property
+    def backlog(self) -> int:
+        waiting = sum(len(data) for _, data in self._out)
+        return waiting + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
     def established(self, packet: Packet) -> None:
         self._established = True

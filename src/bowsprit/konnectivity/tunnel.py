@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 WINDOW = 2 * 1024 * 1024
 BUFFER_LIMIT = 8 * 1024 * 1024
 _HIGH_WATER = 1024 * 1024
-_STALL_GRACE = 0.25
+_STALL_GRACE = 0.5  # a healthy endpoint on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024
 _MAX_DIALS = 16_384
 
@@ -48,6 +48,10 @@ class ServerPort(Protocol):
 class EndpointPort(Protocol):
     """The way to one endpoint."""
 
+    @property
+    def backlog(self) -> int:
+        """Bytes given to ``write`` that the endpoint has not taken yet."""
+
     def write(self, data: bytes | memoryview) -> None:
         """Queue and write; calls ``tunnel.consumed`` as it leaves."""
 
@@ -69,7 +73,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "answers", "closing", "connect_id", "credit", "eof_from_endpoint", "eof_from_server", "error", "grant", "network",
-        "paused", "port", "queue", "random", "unwritten", "watched",
+        "paused", "port", "queue", "random", "unwritten", "watched", "written",
     )  # fmt: skip
 
     def __init__(self, connect_id: int, packet: Packet, credit: int | None) -> None:
@@ -81,6 +85,7 @@ class Endpoint:
         self.credit = credit  # what the server still takes; None: no limit known
         self.queue: deque[bytes] = deque()  # for the server
         self.paused = False
+        self.written = 0  # given to the endpoint's port since the beginning
         self.unwritten = 0  # from the server, not yet written to the endpoint
         self.grant = 0
         self.closing = False
@@ -178,6 +183,7 @@ class Tunnel:
         if endpoint.closing or not size:
             return
         endpoint.unwritten += size
+        endpoint.written += size
         endpoint.port.write(packet.data)
         if endpoint.unwritten > self._buffer_limit:
             if self._extended and endpoint.unwritten > self._window + _SLACK:
@@ -361,12 +367,15 @@ class Tunnel:
         self._arm(endpoint)
 
     def _arm(self, endpoint: Endpoint) -> None:
-        before = endpoint.unwritten
+        def taken() -> int:
+            return endpoint.written - (endpoint.port.backlog if endpoint.port is not None else 0)
+
+        before = taken()
 
         def check() -> None:
             if not endpoint.watched:
                 return
-            if endpoint.unwritten >= before:
+            if taken() <= before:
                 self._cut(endpoint, f"the endpoint has stopped reading and {endpoint.unwritten} bytes wait for it")
             else:
                 self._arm(endpoint)

@@ -71,7 +71,8 @@ class DialConnector(BaseConnector):
         except TimeoutError as exc:
             raise ClientConnectorError(req.connection_key, OSError(None, "i/o timeout")) from exc
         except OSError as exc:
-            said = exc if exc.strerror else OSError(None, str(exc))  # aiohttp prints strerror, which a DialError has not
+            # aiohttp prints strerror, which a DialError has not.
+            said = exc if exc.strerror else OSError(None, str(exc))
             raise ClientConnectorError(req.connection_key, said) from exc
         assert isinstance(protocol, ResponseHandler)
         return protocol

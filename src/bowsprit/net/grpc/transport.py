@@ -132,6 +132,11 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def ping_acknowledged(self) -> None:
         self._ping_sent = False
 
+    @property
+    def unwritten(self) -> int:
+        """Bytes that the transport holds because the peer does not take them."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
     # -- for users ----------------------------------------------------------------------------------------------------
 
     def deadline(self, stream: Stream, seconds: float) -> None:
