@@ -71,6 +71,11 @@ class Sshd:
         self.process.wait()
         self.process = None
 
+    def connections(self) -> list[int]:
+        """The processes that serve connections."""
+        assert self.process is not None
+        return _descendants(self.process.pid)
+
     @property
     def target(self) -> SshTarget:
         return SshTarget("127.0.0.1", getpass.getuser(), self.port)

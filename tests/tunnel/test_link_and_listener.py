@@ -8,7 +8,6 @@ import time
 import pytest
 from socks_client import connect
 
-from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.link import SshLink
 from bowsprit.tunnel.listener import SocksListener
 from bowsprit.tunnel.rules import Rule
@@ -95,42 +94,3 @@ async def test_a_restarted_server_is_found_again_and_the_listener_stays(tunnel, 
     assert time.monotonic() - back < 2.0
     writer.close()
     assert tunnel.link.reconnects == 1
-
-
-async def test_a_changed_host_key_is_refused(sshd, tmp_path):
-    other = tmp_path / "other"
-    other.mkdir()
-    sshd.trust((sshd.client_key.with_suffix(".pub")).read_text())
-    with pytest.raises(TunnelError) as caught:
-        await SshLink(sshd.options()).start()
-    assert caught.value.reason == "HostKeyChanged"
-    assert "ssh-keyscan" in caught.value.hint
-
-
-async def test_an_unknown_host_key_is_refused(sshd):
-    sshd.known_hosts.write_text("")
-    with pytest.raises(TunnelError) as caught:
-        await SshLink(sshd.options()).start()
-    assert caught.value.reason == "HostKeyUnknown"
-
-
-async def test_a_key_that_the_server_does_not_know_is_refused(sshd):
-    (sshd.folder / "authorized_keys").write_text("")
-    with pytest.raises(TunnelError) as caught:
-        await SshLink(sshd.options()).start()
-    assert caught.value.reason == "PermissionDenied"
-
-
-async def test_a_thousand_parallel_connections(tunnel, echo):
-    async def one(number: int) -> None:
-        _, reader, writer = await connect(tunnel.listener.port, "localhost", echo.port)
-        writer.write(str(number).encode())
-        writer.write_eof()
-        assert await reader.read(-1) == f"hello {number} bye".encode()
-        writer.close()
-
-    for start in range(0, 1000, 250):
-        await asyncio.gather(*(one(number) for number in range(start, start + 250)))
-    while tunnel.listener.traffic.active:
-        await asyncio.sleep(0.01)
-    assert tunnel.listener.traffic.total == 1000
