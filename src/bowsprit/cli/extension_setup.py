@@ -294,3 +294,92 @@ def rotate_certs(
         lambda installation: installation.rotate(authority=authority, drop_old=drop_old),
         timeout,
     )
+
+
+# -- doctor --------------------------------------------------------------------------------------------------------------
+
+_MARKS = {"ok": "✓", "warn": "!", "fail": "✗", "skip": "-"}
+
+
+@click.command()
+@click.argument("name", metavar="[APISERVICE]", default="")
+@_KUBECONFIG
+@click.option(
+    "--proxy-client-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The API server's --proxy-client-cert-file, to check it against what servers are told to trust.",
+)
+@click.option("-o", "--output", "form", type=click.Choice(["json"]), help="Findings for scripts.")
+@click.pass_context
+def doctor(
+    ctx: click.Context, /, name: str, kubeconfig: Path | None, proxy_client_cert: Path | None, form: str | None
+) -> None:
+    """Check extension API servers from end to end; exit code 1 when something fails.
+
+    APISERVICE is a name (v1.hello.example.com) or a group (hello.example.com); without it all are checked that a Service serves.
+    With --quiet only what is not well is printed.
+    """
+    from bowsprit.cli.output import print_structured
+    from bowsprit.extension.doctor.examination import healthy
+
+    certificate = proxy_client_cert.read_bytes() if proxy_client_cert is not None else b""
+    found = _run(lambda: _examine(name, kubeconfig, certificate))
+    if form:
+        print_structured(
+            {
+                "ok": all(healthy(findings) for findings in found.values()),
+                "apiServices": [
+                    {"name": each, "ok": healthy(findings), "findings": [f.to_json(c) for c, f in findings.items()]}
+                    for each, findings in found.items()
+                ],
+            },
+            form,
+        )
+    elif not found:
+        click.echo("no APIService is served by an extension server: nothing to check", err=True)
+    else:
+        quiet = bool((ctx.find_root().obj or {}).get("quiet"))
+        for each, findings in found.items():
+            _print_findings(each, findings, quiet)
+    if not all(healthy(findings) for findings in found.values()):
+        ctx.exit(1)
+
+
+def _print_findings(name: str, findings: Any, quiet: bool) -> None:
+    shown = {check: finding for check, finding in findings.items() if not quiet or finding.level in ("warn", "fail")}
+    if shown:
+        click.echo(name)
+    for check, finding in shown.items():
+        click.echo(f" {_MARKS[finding.level]} {check:<22}{finding.message}")
+        if finding.hint:
+            click.echo(f"   {'':<22}hint: {finding.hint}")
+
+
+async def _examine(name: str, kubeconfig: Path | None, certificate: bytes) -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    from bowsprit.client.errors import ClientError
+    from bowsprit.client.rest import RestClient
+    from bowsprit.extension.doctor.examination import examine
+    from bowsprit.extension.doctor.subject import Subject, remote_api_services
+    from bowsprit.extension.errors import ExtensionError
+    from bowsprit.extension.install import explained
+    from bowsprit.machinery.errors import StatusError
+
+    found = {}
+    async with RestClient(core_config(kubeconfig)) as client:
+        try:
+            services = await remote_api_services(client, name)
+            if name and not services:
+                raise ExtensionError(
+                    f"no APIService {name} is served by an extension server",
+                    reason="APIServiceNotFound",
+                    hint="kubectl get apiservices",
+                )
+            for item in services:
+                subject = await Subject.read(client, item, lambda: datetime.now(UTC), certificate)
+                found[item["metadata"]["name"]] = await examine(subject)
+        except (StatusError, ClientError, TimeoutError) as problem:
+            raise explained(problem) from problem
+    return found
