@@ -39,7 +39,7 @@ from bowsprit.net.grpc.stream import Part, Stream, StreamHandler
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEADER = 9
 _DATA, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0x0, 0x3, 0x4, 0x6, 0x7, 0x8
-_END_STREAM, _PADDED = 0x1, 0x8
+_END_STREAM, _ACK, _PADDED = 0x1, 0x1, 0x8
 _MAX_WINDOW = 2**31 - 1
 _DEFAULT_WINDOW = 65_535
 _MAX_CONTROL = 64 * KIB
@@ -107,9 +107,8 @@ class Connection:
         self._control = Budget(_CONTROL_BURST, _CONTROL_RATE, clock)
         self._last_ping = float("-inf")
         self._ping_strikes = 0
-        self._ping_excused = (
-            False  # we have sent something since the last ping, which the peer may be measuring with it
-        )
+        # We have sent something since the last ping: grpc-go pings for what it receives, once a round trip, to measure.
+        self._ping_excused = False
         self._h2.initiate_connection()
         self._take_h2_output()
         self.send_window_update(0, options.connection_window - _DEFAULT_WINDOW)
@@ -398,7 +397,8 @@ class Connection:
                     stream.acknowledge(padding + 1)
                 self._end_of_data()
         else:
-            if kind in (_RST_STREAM, _SETTINGS, _PING) and not self._control.spend():
+            answered = kind == _PING and not flags & _ACK and self._ping_excused
+            if kind in (_RST_STREAM, _SETTINGS, _PING) and not answered and not self._control.spend():
                 raise ProtocolViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "too many control frames")
             self._feed_h2(bytes(frame))
 
@@ -535,6 +535,7 @@ class Connection:
 
     def _police_ping(self) -> None:
         """Grpc-go's keepalive enforcement: pings that come too often are strikes, the third ends the connection."""
+        excused, self._ping_excused = self._ping_excused, False
         if self.client or self.pings_allowed:
             return
         now = self._clock()
@@ -542,8 +543,7 @@ class Connection:
         floor = _DEFAULT_MIN_PING if idle else self.options.min_ping_interval
         early = now - self._last_ping < floor
         self._last_ping = now
-        if self._ping_excused:  # grpc-go measures the bandwidth with a ping for what it receives
-            self._ping_excused = False
+        if excused:
             self._ping_strikes = 0
             return
         if early:
