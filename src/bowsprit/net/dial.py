@@ -102,6 +102,18 @@ class SocksDialer:
         return sock
 
 
+async def _refusal(reply: bytes, reader: asyncio.StreamReader) -> str:
+    """What a proxy that refuses says in plain text, for the end of a message; nothing if it says it slowly."""
+    if b"content-type: text/plain" not in reply.lower():
+        return ""
+    try:
+        async with asyncio.timeout(1.0):
+            body = (await reader.read(1024)).decode("utf-8", "replace")
+    except (TimeoutError, OSError):
+        return ""
+    return ": " + " ".join(body.split()) if body.strip() else ""
+
+
 class TLSConnectDialer:
     """HTTP CONNECT to a proxy that itself speaks TLS.
 
@@ -157,7 +169,9 @@ class TLSConnectDialer:
             reply = await reader.readuntil(b"\r\n\r\n")
             status = reply.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
             if len(status) < 2 or status[1] != "200":
-                raise ConnectionError(" ".join(status[1:]) or "malformed answer to CONNECT")
+                raise ConnectionError(
+                    " ".join(status[1:]) + await _refusal(reply, reader) or "malformed answer to CONNECT"
+                )
         except BaseException:
             writer.close()
             raise
