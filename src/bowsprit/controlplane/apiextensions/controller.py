@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from bowsprit.apiserver.admission.hookclient import HookClient
@@ -33,6 +34,21 @@ DEFINITIONS = GroupResource("apiextensions.k8s.io", "customresourcedefinitions")
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 RETRY_SECONDS = 1.0
 _NAME_FIELDS = ("plural", "singular", "kind", "listKind")
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What is served of a definition, and as what."""
+
+    gr: GroupResource
+    hub: str
+    crd: Obj
+
+
+def _shape(crd: Obj) -> tuple[object, ...]:
+    """All of a definition that serving looks at."""
+    status, deleted = crd.get("status") or {}, crd["metadata"].get("deletionTimestamp")
+    return crd["spec"], status.get("acceptedNames"), status.get("storedVersions"), bool(deleted)
 
 
 class _Once:
@@ -70,13 +86,16 @@ class DefinitionController:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
-        self._served: dict[str, tuple[GroupResource, str]] = {}  # definition -> (resource, hub version)
+        self._served: dict[str, _Served] = {}
+        self._claims: dict[str, tuple[str, Obj]] = {}  # definition -> (group, accepted names)
 
     async def start(self) -> None:
         lister = self._lister()
         self._unsubscribe = lister.subscribe(self._changed)
         for crd in lister.list():
-            await self._sync_safely(crd["metadata"]["name"])
+            self._claim(crd)
+        for name in list(self._claims):
+            await self._sync_safely(name)
         self._task = asyncio.create_task(self._run(), name="crd-controller")
 
     async def stop(self) -> None:
@@ -90,12 +109,22 @@ class DefinitionController:
         return self._registry.lister(DEFINITIONS)
 
     def _changed(self, sort: str, obj: Obj, old: Obj | None) -> None:
-        self._add(obj["metadata"]["name"])
-        if sort != "MODIFIED" or nested(obj, "status", "acceptedNames") != nested(old or {}, "status", "acceptedNames"):
+        name = obj["metadata"]["name"]
+        self._add(name)
+        before = self._claims.get(name)
+        if sort == "DELETED":
+            self._claims.pop(name, None)
+        else:
+            self._claim(obj)
+        if self._claims.get(name) != before:
             # Names may have become free for others of the group.
-            for other in self._lister().list():
-                if other["spec"]["group"] == obj["spec"]["group"]:
-                    self._add(other["metadata"]["name"])
+            for other, (group, _) in self._claims.items():
+                if group == obj["spec"]["group"]:
+                    self._add(other)
+
+    def _claim(self, crd: Obj) -> None:
+        names = nested(crd, "status", "acceptedNames") or {}
+        self._claims[crd["metadata"]["name"]] = (crd["spec"]["group"], names)
 
     def _add(self, name: str) -> None:
         self._queue[name] = None
@@ -192,10 +221,9 @@ class DefinitionController:
         """Names that other definitions of the group have been given: of resources, of kinds."""
         resources: set[str] = set()
         kinds: set[str] = set()
-        for other in self._lister().list():
-            if other["metadata"]["name"] == crd["metadata"]["name"] or other["spec"]["group"] != crd["spec"]["group"]:
+        for other, (group, names) in self._claims.items():
+            if other == crd["metadata"]["name"] or group != crd["spec"]["group"]:
                 continue
-            names = nested(other, "status", "acceptedNames") or {}
             resources |= {names.get("plural", ""), names.get("singular", ""), *(names.get("shortNames") or [])}
             kinds |= {names.get("kind", ""), names.get("listKind", "")}
         return resources - {""}, kinds - {""}
@@ -217,14 +245,17 @@ class DefinitionController:
 
     async def _serve(self, crd: Obj) -> None:
         name = crd["metadata"]["name"]
-        resource = custom_resource(deep_copy(crd), self._conversion(crd))
         before = self._served.get(name)
+        if before is not None and _shape(before.crd) == _shape(crd):
+            return  # compiling a schema is dear, and a definition changes several times while it is made
+        own = deep_copy(crd)
+        resource = custom_resource(own, self._conversion(crd))
         hub = hub_version(crd)
-        if before is not None and before[1] != hub:
-            await self._rewrite(before[0], resource)
-        self._served[name] = (resource.gr, hub)
-        if before is not None and before[0] != resource.gr:
-            self._registry.remove(before[0])
+        if before is not None and before.hub != hub:
+            await self._rewrite(before.gr, resource)
+        self._served[name] = _Served(resource.gr, hub, own)
+        if before is not None and before.gr != resource.gr:
+            self._registry.remove(before.gr)
         await self._registry.update(resource)
 
     def _conversion(self, crd: Obj) -> WebhookConversion | None:
@@ -263,7 +294,7 @@ class DefinitionController:
         self._conversions.pop(name, None)
         served = self._served.pop(name, None)
         if served is not None:
-            self._registry.remove(served[0])
+            self._registry.remove(served.gr)
 
     # -- the end -----------------------------------------------------------------------------------------------------------
 
@@ -271,13 +302,13 @@ class DefinitionController:
         """Deletes the objects; when none is left the definition may go (upstream CRDFinalizer)."""
         name = crd["metadata"]["name"]
         served = self._served.get(name)
-        collection = self._registry.collection(served[0]) if served is not None else None
+        collection = self._registry.collection(served.gr) if served is not None else None
         if served is not None and collection is not None:
-            for obj in await self._client.list(served[0]):
+            for obj in await self._client.list(served.gr):
                 if not obj["metadata"].get("deletionTimestamp"):
                     try:
                         await self._client.delete(
-                            served[0], obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+                            served.gr, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
                         )
                     except (NotFoundError, ConflictError):
                         continue
