@@ -72,9 +72,10 @@ class Running:
         """Wait for text on stdout or stderr; answers the line that has it."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            for line in (self.out + "\n" + self.err).splitlines():
-                if text in line:
-                    return line
+            if text in self.out + self.err:
+                while self._read(0.1):  # the rest of the line
+                    pass
+                return next(line for line in (self.out + "\n" + self.err).splitlines() if text in line)
             if not self._read(0.5) and self.process.poll() is not None:
                 break
         raise AssertionError(f"{text!r} did not come; stdout:\n{self.out}\nstderr:\n{self.err}")

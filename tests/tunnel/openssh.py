@@ -56,8 +56,9 @@ class Sshd:
             )
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as probe:
+                if probe.recv(8).startswith(b"SSH-2.0"):
+                    return
             time.sleep(0.02)
         raise AssertionError((self.folder / "sshd.log").read_text())
 

@@ -10,6 +10,7 @@ guessing hopeless without a list of banned addresses that an attacker could fill
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import socket
@@ -20,13 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.forward import SSHForwarder
 
+from bowsprit.net.dial import DirectDialer, join_host_port
 from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.rules import Rule, allowed
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("bowsprit.tunnel.audit")
 
+MAX_TRIES = 6
+FORWARD_SECONDS = 10.0
 _FREE_FAILURES = 3
 _LONGEST_DELAY = 60.0
 _HALF_LIFE = 60.0
@@ -50,7 +55,6 @@ class GatewayOptions:
     max_connections_per_address: int = 20
     max_channels: int = 1000
     login_timeout: float = 20.0
-    idle_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +91,22 @@ def _decayed(score: _Score, now: float) -> float:
     return float(score.failures * 0.5 ** (max(0.0, now - score.at) / _HALF_LIFE))
 
 
+def _source(address: str) -> str:
+    """Whose address this is: an IPv6 host has a whole /64 to choose from."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+
+
 class _Session(asyncssh.SSHServer):
     """One connection to the gateway."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._connection: asyncssh.SSHServerConnection | None = None
         self._address = "?"
         self._user = ""
         self._logged_in = False
@@ -100,20 +114,20 @@ class _Session(asyncssh.SSHServer):
         self._channels = 0
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._connection = conn
-        self._address = conn.get_extra_info("peername")[0]
+        self._address = _source(conn.get_extra_info("peername")[0])
+        self._limit_tries(conn)
         self._gateway.opened(self._address, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.closed(self._address, self)
         if not self._logged_in and self._tried:
             self._gateway.delays.failed(self._address, time.monotonic())
-            audit.warning("login failed address=%s user=%r", self._address, self._user[:64])
+            audit.warning("login failed address=%s user=%r", self._address, self._user)
         elif self._logged_in:
             audit.info("logout address=%s user=%r", self._address, self._user)
 
     def begin_auth(self, username: str) -> bool:
-        self._user, self._tried = username, True
+        self._user, self._tried = username[:64], True
         return True
 
     def auth_completed(self) -> None:
@@ -122,26 +136,30 @@ class _Session(asyncssh.SSHServer):
         audit.info("login address=%s user=%r", self._address, self._user)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        destination = join_host_port(dest_host[:255], dest_port)
         if not allowed(self._gateway.options.allow, dest_host, dest_port):
-            audit.warning(
-                "refused address=%s user=%r destination=%s:%d", self._address, self._user, dest_host[:255], dest_port
-            )
+            audit.warning("refused address=%s user=%r destination=%r", self._address, self._user, destination)
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "this gateway does not lead there"
             )
         if self._channels >= self._gateway.options.max_channels:
+            audit.warning("refused address=%s user=%r too many channels", self._address, self._user)
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, "too many connections")
-        audit.info("open address=%s user=%r destination=%s:%d", self._address, self._user, dest_host, dest_port)
+        audit.info("open address=%s user=%r destination=%r", self._address, self._user, destination)
         return self._forward(dest_host, dest_port)
 
     async def _forward(self, host: str, port: int) -> Any:
-        assert self._connection is not None
         self._channels += 1
         try:
-            session = await self._connection.forward_connection(host, port)
-        except BaseException:
+            sock = await DirectDialer(FORWARD_SECONDS).open(host, port)
+            _, outer = await asyncio.get_running_loop().create_connection(SSHForwarder, sock=sock)
+        except BaseException as exc:
             self._channels -= 1
+            if isinstance(exc, OSError):
+                text = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
+                raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, text) from exc
             raise
+        session = SSHForwarder(outer)
         lost = session.connection_lost
 
         def connection_lost(exc: Exception | None) -> None:
@@ -150,6 +168,20 @@ class _Session(asyncssh.SSHServer):
 
         session.connection_lost = connection_lost  # type: ignore[method-assign]
         return session
+
+    def _limit_tries(self, conn: asyncssh.SSHServerConnection) -> None:
+        """End the connection after `MAX_TRIES` refused logins, of whatever method (OpenSSH's MaxAuthTries)."""
+        refuse, tries = conn.send_userauth_failure, 0
+
+        def counted(partial_success: bool) -> None:
+            nonlocal tries
+            tries += 1
+            if tries > MAX_TRIES:
+                conn.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "too many authentication failures")
+            else:
+                refuse(partial_success)
+
+        conn.send_userauth_failure = counted  # type: ignore[method-assign]
 
 
 class Gateway:
@@ -173,6 +205,12 @@ class Gateway:
         options = self.options
         key = load_host_key(options.host_key)
         try:
+            if options.authorized_keys.stat().st_mode & 0o022:
+                raise TunnelError(
+                    f"others can write {options.authorized_keys}",
+                    reason="UnsafeKey",
+                    hint=f"chmod go-w {options.authorized_keys}",
+                )
             asyncssh.read_authorized_keys(str(options.authorized_keys))
         except (OSError, ValueError) as exc:
             raise TunnelError(
@@ -245,7 +283,7 @@ class Gateway:
                     log.warning("cannot accept: %s", exc)
                     await asyncio.sleep(0.2)
                     continue
-                address = peer[0]
+                address = _source(peer[0])
                 if not self._has_room(address):
                     audit.warning("refused address=%s too many connections", address)
                     connection.close()
