@@ -27,6 +27,8 @@ def _load(name: str) -> Any:
 
 
 _load("backends")
+_load("differing")
+conversions = _load("conversions")
 stories = _load("stories")
 TOKEN = "admin-token"
 

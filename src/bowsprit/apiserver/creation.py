@@ -59,10 +59,15 @@ async def create_once(
 ) -> Stored:
     """As `create`, for an object that has its name."""
     strategy = collection.resource.strategy
+    if collection.resource.conversion is not None:
+        # Whoever converts sees what will be stored, and nothing that is not valid.
+        obj["metadata"] |= {"creationTimestamp": ctx.timestamp, "uid": collection.world.uid()}
+        check_form(collection, version, obj, None)
     hub = await collection.hub(version, obj)
     meta = hub["metadata"]
-    meta["creationTimestamp"] = ctx.timestamp
-    meta["uid"] = collection.world.uid()
+    if collection.resource.conversion is None:
+        meta["creationTimestamp"] = ctx.timestamp
+        meta["uid"] = collection.world.uid()
     meta.pop("resourceVersion", None)
     strategy.prepare_for_create(hub, ctx)
     if strategy.has_generation:
@@ -98,6 +103,16 @@ def _exists(collection: Collection, version: Version, meta: Obj) -> AlreadyExist
     if item is not None and collection.decode(item)["metadata"].get("deletionTimestamp"):
         return AlreadyExistsError(f"object is being deleted: {error.message}", details=error.details)
     return error
+
+
+def check_form(collection: Collection, version: Version, obj: Obj, old: Obj | None) -> None:
+    """Refuses an object of the request's version that is not valid as it is. Raises invalid."""
+    resource, meta = collection.resource, obj["metadata"]
+    errors = objectmeta.validate(meta, resource.namespaced, resource.strategy.validate_name) if old is None else []
+    if version.schema is not None:
+        errors += version.schema.validate(obj, old)
+    if errors:
+        raise invalid(GroupKind(version.gvk.group, version.gvk.kind), meta.get("name", ""), errors)
 
 
 def _validate(collection: Collection, version: Version, hub: Obj, shown: Obj) -> None:

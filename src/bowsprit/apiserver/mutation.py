@@ -13,7 +13,7 @@ import orjson
 from bowsprit.apiserver import objectmeta
 from bowsprit.apiserver.cacher import Item
 from bowsprit.apiserver.collection import Collection, Stored
-from bowsprit.apiserver.creation import Validate, create_once
+from bowsprit.apiserver.creation import Validate, check_form, create_once
 from bowsprit.apiserver.encoding import encode
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import Version
@@ -103,6 +103,8 @@ async def _update_once(
     old = collection.decode(item)
     # `compute` may change its argument: it gets its own copy.
     new = await compute(await collection.view(version, collection.decode(item)))
+    if collection.resource.conversion is not None:
+        check_form(collection, version, new, await collection.view(version, collection.decode(item)))
     hub = await collection.hub(version, new)
     meta = hub["metadata"]
     _check_revision(version, item, meta, strategy)

@@ -61,7 +61,7 @@ def is_simple(text: str) -> bool:
 
 def value_text(value: Any) -> str:
     """A value as columns of type string print it: text as is, everything else as JSON."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 @lru_cache(maxsize=1024)

@@ -60,14 +60,13 @@ class HookClient:
             await self._session.close()
             self._session = None
 
-    async def post(self, config: Obj, review: Obj, seconds: float, *, tell_timeout: bool = True) -> bytes:
+    async def post(self, config: Obj, review: Obj, seconds: float) -> bytes:
         """The answer's body.
 
         Args:
             config: a WebhookClientConfig.
             review: what to send.
             seconds: the webhook's timeout; the connection is part of it.
-            tell_timeout: say so in the query.
 
         Raises:
             CallError: no good answer came in time.
@@ -76,7 +75,7 @@ class HookClient:
 
         from bowsprit.net.dial_connector import DialConnector
 
-        url, target, server_name = await self._target(config, f"timeout={int(seconds)}s" if tell_timeout else "")
+        url, target, server_name = await self._target(config, seconds)
         context = self._context(config.get("caBundle") or "")
         try:
             async with asyncio.timeout(seconds):
@@ -104,25 +103,25 @@ class HookClient:
             self._session = aiohttp.ClientSession(connector=connector, headers=_HEADERS)
         return self._session
 
-    async def _target(self, config: Obj, query: str) -> tuple[str, str, str | None]:
+    async def _target(self, config: Obj, seconds: float) -> tuple[str, str, str | None]:
         """(the URL to tell, the URL to dial, the name that the certificate must have)."""
+        query = f"timeout={int(seconds)}s"
         service = config.get("service")
         if not service:
             url = str(config.get("url") or "")
-            joined = f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+            joined = f"{url}{'&' if '?' in url else '?'}{query}"
             return joined, joined, None
         namespace, name, port = service.get("namespace", ""), service.get("name", ""), int(service.get("port") or 443)
         path = service.get("path") or ""
         path = path if not path or path.startswith("/") else f"/{path}"
-        path = f"{path}?{query}" if query else path
         server_name = f"{name}.{namespace}.svc"
-        url = f"https://{server_name}:{port}{path}"
+        url = f"https://{server_name}:{port}{path}?{query}"
         try:
             host, target_port = await self._resolve(namespace, name, port)
         except LookupError as exc:
             raise CallError(f"Post {quote(url)}: {exc.args[0] if exc.args else exc}") from exc
         host = f"[{host}]" if ":" in host else host
-        return url, f"https://{host}:{target_port}{path}", server_name
+        return url, f"https://{host}:{target_port}{path}?{query}", server_name
 
     def _context(self, bundle: str) -> ssl.SSLContext:
         context = self._contexts.get(bundle)

@@ -27,6 +27,12 @@ from bowsprit.machinery.objects import Obj, deep_copy
 SECONDS = 30.0
 _GROUP = "apiextensions.k8s.io"
 _KNOWN_VERSIONS = ("v1", "v1beta1")
+_CALL_FAILURE = "conversion_webhook_call_failure"
+_NO_OBJECT = (
+    'json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; '
+    'Kind string "json:\\"kind,omitempty\\"" }'
+)
+_SCHEME = "k8s.io/apiserver/pkg/util/webhook/client.go:71"
 _REMEMBERED_OBJECTS, _REMEMBERED_BYTES = 4096, 32 << 20
 # What the server alone decides; a webhook sees it, but its answer's is not looked at.
 _VOLATILE = frozenset({"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"})
@@ -118,12 +124,15 @@ class WebhookConversion:
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": list(objects)},
         }
         try:
-            body = await self._hooks.post(self._config, review, SECONDS, tell_timeout=False)
+            body = await self._hooks.post(self._config, review, SECONDS)
+        except CallError as exc:
+            raise ConversionError(f"failed: {exc}", _CALL_FAILURE) from exc
+        try:
             answer = decode_json(body)
-        except (CallError, DecodeError) as exc:
-            raise ConversionError(f"failed: {exc}", "conversion_webhook_call_failure") from exc
+        except DecodeError:
+            answer = ""  # to YAML, which upstream tries next, nearly all is a string
         if not isinstance(answer, dict):
-            raise ConversionError("failed: the answer is no object", "conversion_webhook_call_failure")
+            raise ConversionError(f"failed: couldn't get version/kind; json parse error: {_NO_OBJECT}", _CALL_FAILURE)
         converted = _converted(answer, version, uid)
         if len(converted) != len(objects):
             raise ConversionError(
@@ -165,6 +174,12 @@ def _converted(answer: Obj, version: str, uid: str) -> list[Any]:
     """The objects of a ConversionReview's response. Raises ConversionError."""
     sort = "conversion_webhook_malformed_response_failure"
     response = answer.get("response")
+    known = [f"{_GROUP}/{each}" for each in _KNOWN_VERSIONS]
+    if answer.get("apiVersion") not in known or answer.get("kind") != "ConversionReview":
+        got, kind = quote(str(answer.get("apiVersion") or "")), quote(str(answer.get("kind") or ""))
+        raise ConversionError(
+            f"failed: no kind {kind} is registered for version {got} in scheme {quote(_SCHEME)}", _CALL_FAILURE
+        )
     if version == "v1":
         group_version, kind = f"{_GROUP}/{version}", "ConversionReview"
         got_version, got_kind = answer.get("apiVersion") or "", answer.get("kind") or ""
