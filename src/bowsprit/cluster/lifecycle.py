@@ -24,6 +24,7 @@ from bowsprit.cluster.paths import ClusterPaths, state_home
 from bowsprit.cluster.supervisor import STOP_GRACE, lock_holder, read_status, write_atomically
 
 _POLL = 0.02
+_supervisors: dict[str, subprocess.Popen[bytes]] = {}  # started by this process, by cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def start_cluster(config: ClusterConfig) -> ClusterState:
         paths.status.unlink()
     log = os.open(paths.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        subprocess.Popen(
+        _supervisors[config.name] = subprocess.Popen(
             [sys.executable, "-m", "bowsprit.cluster", config.name],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -163,13 +164,19 @@ def wait_ready(name: str, seconds: float, *, on_ready: Callable[[str, float], No
             return state
         if state.supervisor_pid:
             alive_since = alive_since or elapsed
-        elif alive_since or elapsed > 5.0:
+        elif alive_since or not _importing(name):
             what = "ended before the cluster was ready"
             raise _failed(state, "supervisor", what, reason="ComponentFailed")
         if elapsed > seconds:
             waiting = [component["name"] for component in state.components if not component["ready"]]
             raise _failed(state, waiting[0] if waiting else "supervisor", f"is not ready after {seconds:g} s")
         time.sleep(_POLL)
+
+
+def _importing(name: str) -> bool:
+    """Whether the supervisor that this process has started is there, though it may not hold the lock yet."""
+    process = _supervisors.get(name)
+    return process is not None and process.poll() is None
 
 
 def _failed(state: ClusterState, component: str, what: str, reason: str = "NotReady") -> ClusterError:
