@@ -100,30 +100,32 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, source: str, spec: str, 
 # -- new -------------------------------------------------------------------------------------------------------------------
 
 
-def test_new_makes_four_files_that_serve_and_pass_their_test(core: RunningCluster, tmp_path: Path) -> None:
+def test_new_makes_four_files_that_serve_and_pass_their_test(
+    core: RunningCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner = CliRunner()
-    with runner.isolated_filesystem(tmp_path) as folder:
-        result = runner.invoke(extension, ["new", "my-greeting", "--group", "g.example.com", "--kind", "Greeting"])
-        assert result.exit_code == 0
-        made = Path(folder) / "my-greeting"
-        assert sorted(path.name for path in made.iterdir()) == [
-            "Containerfile",
-            "my_greeting.py",
-            "pyproject.toml",
-            "test_my_greeting.py",
-        ]
-        app = load_app("my-greeting:app", search=Path(folder))
-        assert [(each.group, each.kind) for each in app.resources] == [("g.example.com", "Greeting")]
-        sys.modules.pop("my_greeting")
-        tested = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--bowsprit-url", str(core.kubeconfig), str(made)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
-        assert tested.returncode == 0, tested.stdout
-        assert "2 passed" in tested.stdout
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(extension, ["new", "my-greeting", "--group", "g.example.com", "--kind", "Greeting"])
+    assert result.exit_code == 0
+    made = tmp_path / "my-greeting"
+    assert sorted(path.name for path in made.iterdir()) == [
+        "Containerfile",
+        "my_greeting.py",
+        "pyproject.toml",
+        "test_my_greeting.py",
+    ]
+    app = load_app("my-greeting:app", search=tmp_path)
+    assert [(each.group, each.kind) for each in app.resources] == [("g.example.com", "Greeting")]
+    sys.modules.pop("my_greeting")
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--bowsprit-url", str(core.kubeconfig), str(made)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert tested.returncode == 0, tested.stdout
+    assert "2 passed" in tested.stdout
 
 
 @pytest.mark.parametrize(
@@ -135,10 +137,12 @@ def test_new_makes_four_files_that_serve_and_pass_their_test(core: RunningCluste
         (["ok", "--kind", "lower"], "CamelCase"),
     ],
 )
-def test_new_refuses_names_that_cannot_be_used(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_new_refuses_names_that_cannot_be_used(
+    tmp_path: Path, arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runner = CliRunner()
-    with runner.isolated_filesystem(tmp_path):
-        result = runner.invoke(extension, ["new", *arguments])
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(extension, ["new", *arguments])
     assert isinstance(result.exception, CommandError)
     assert told in result.exception.message
 

@@ -240,7 +240,8 @@ def test_validation_before_and_at_the_server(kubectl: Run) -> None:
 def test_raw_streams_pass_the_aggregator_with_the_identity_of_the_user(kubectl: Run, ns: str) -> None:
     kubectl("create", "-f", "-", stdin=manifest("a"))
     path = f"/apis/wardle.kubectl.example.com/v1/namespaces/{ns}/flunders/a/log"
-    assert kubectl("get", "--raw", path) == "a asked by kubernetes-admin\n"
+    user = kubectl("auth", "whoami", "-o", "json")["status"]["userInfo"]["username"]
+    assert kubectl("get", "--raw", path) == f"a asked by {user}\n"
 
 
 def test_rbac_of_the_core_counts_here(kubectl: Run, ns: str) -> None:
