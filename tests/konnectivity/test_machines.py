@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bowsprit.konnectivity.backends import Backend, Backends, Strategy
+from bowsprit.konnectivity.backends import HIGH_WATER, Backend, Backends, Strategy
 from bowsprit.konnectivity.identifiers import Identifiers
 from bowsprit.konnectivity.links import DialFailure, Frontend, Link
 from bowsprit.konnectivity.router import Router
@@ -40,6 +40,7 @@ class Wire:
 
     queue: deque[bytes] = field(default_factory=deque)
     held: bool = False
+    retired: bool = False
 
     @property
     def backlog(self) -> int:
@@ -54,7 +55,8 @@ class Wire:
     def hold(self, on: bool) -> None:
         self.held = on
 
-    def retire(self) -> None: ...
+    def retire(self) -> None:
+        self.retired = True
 
 
 class Client:
@@ -443,3 +445,26 @@ def test_slow_peers_are_not_cut_while_they_take_something() -> None:
     assert target.gone
     assert not world.to_agent.held
     assert not world.backend.links
+
+
+def test_an_agent_that_takes_nothing_is_avoided_and_then_retired() -> None:
+    world = World(extended=False)
+    world.dial()
+    world.settle()
+    for _ in range(3):
+        world.clients[0].write(HIGH_WATER)
+    assert world.clients[0].paused
+    other = Backend(Wire(), "b", Identifiers(), 0.0, None)
+    other.links = {number: world.backend.links[1] for number in range(5)}
+    world.router.agent_connected(other)
+    assert world.router.backends.pick("h:1") is other
+
+    world.deliver(True)
+    world.clients[0].write(HIGH_WATER)
+    (timer,) = world.timers
+    timer()  # it has taken something
+    assert not world.to_agent.retired
+    _, timer = world.timers
+    timer()
+    assert world.to_agent.retired
+    assert "agent 'a' retired" in world.router.last_errors[-1]

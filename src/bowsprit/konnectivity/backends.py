@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from bowsprit.konnectivity.links import Dial, Link
 
 
+HIGH_WATER = 1024 * 1024  # how much may wait for an agent before its connections wait too
+
+
 class Strategy(Enum):
     """How the agent for a dial is found."""
 
@@ -59,7 +62,7 @@ class AgentPort(Protocol):
         """Stop, or go on, acknowledging what the agent sends."""
 
     def retire(self) -> None:
-        """End the agent's stream: it does not take what we send."""
+        """Drop the agent: it does not take what we send, and would not notice a gentler end."""
 
 
 class Backend:
@@ -67,7 +70,7 @@ class Backend:
 
     __slots__ = (
         "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "links", "peer_window",
-        "port", "received", "sent", "waiting",
+        "port", "received", "sent", "waiting", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +86,7 @@ class Backend:
         self.links: dict[int, Link] = {}
         self.dials: set[Dial] = set()
         self.waiting: dict[Link, None] = {}  # links with data for this agent, in turn
+        self.watched = False  # data waits for this agent: a timer decides whether it has stopped taking any
         self.held: set[Link] = set()  # links that do not take what this agent sends
         self.sent = 0
         self.received = 0
@@ -98,9 +102,9 @@ class Backend:
         return self.peer_window is not None
 
     @property
-    def load(self) -> int:
-        """What it has to do."""
-        return len(self.links) + len(self.dials)
+    def load(self) -> tuple[bool, int]:
+        """What it has to do: whether it is behind with its data, and how many connections and dials it has."""
+        return self.port.backlog > HIGH_WATER, len(self.links) + len(self.dials)
 
 
 class Backends:

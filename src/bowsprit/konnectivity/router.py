@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
-from bowsprit.konnectivity.backends import Backend, Backends
+from bowsprit.konnectivity.backends import HIGH_WATER, Backend, Backends
 from bowsprit.konnectivity.links import Cancellable, Dial, DialFailure, Frontend, Link
 from bowsprit.net.egress.packets import Packet, PacketType
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 WINDOW = 2 * 1024 * 1024  # what an agent of ours may send on one connection before we grant more
 BUFFER_LIMIT = 8 * 1024 * 1024
-_AGENT_HIGH_WATER = 1024 * 1024
+AGENT_STALL = 30.0  # grpc-go grants window in steps of up to 4 MiB, so a slow agent may look stopped for a while
 _STALL_GRACE = 0.5  # a healthy client on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024  # one message may overrun the window
 _MAX_DIALS = 65_536
@@ -226,11 +226,11 @@ class Router:
             return True
         if link.queue or (link.credit is not None and link.credit <= 0):
             pass
-        elif link.backend.port.backlog <= _AGENT_HIGH_WATER:
+        elif link.backend.port.backlog <= HIGH_WATER:
             self._send_data(link, item, size)
             return True
         else:
-            link.backend.waiting[link] = None
+            self._wait_for_agent(link)
         link.queue.append(item if isinstance(item, Packet) else bytes(item))
         link.queued += size
         return False
@@ -255,8 +255,8 @@ class Router:
     def _drain(self, link: Link) -> None:
         """Send what waits on a link, as far as credit and the agent's stream allow."""
         while link.queue and (link.credit is None or link.credit > 0):
-            if link.backend.port.backlog > _AGENT_HIGH_WATER:
-                link.backend.waiting[link] = None
+            if link.backend.port.backlog > HIGH_WATER:
+                self._wait_for_agent(link)
                 return
             self._send_next(link)
         if not link.queue:
@@ -281,7 +281,7 @@ class Router:
 
     def agent_writable(self, backend: Backend) -> None:
         """The agent's stream takes more: waiting links send in turn."""
-        while backend.waiting and backend.port.backlog <= _AGENT_HIGH_WATER:
+        while backend.waiting and backend.port.backlog <= HIGH_WATER:
             link = next(iter(backend.waiting))
             del backend.waiting[link]
             if link.queue and (link.credit is None or link.credit > 0):
@@ -290,6 +290,31 @@ class Router:
                     backend.waiting[link] = None
                 else:
                     self._end_of_queue(link)
+
+    def _wait_for_agent(self, link: Link) -> None:
+        """The agent's stream is full. One that takes nothing at all for long is retired: its connections fail, it returns.
+
+        Upstream's agent stops so, for ever, when one endpoint stops reading.
+        """
+        backend = link.backend
+        backend.waiting[link] = None
+        if not backend.watched:
+            backend.watched = True
+            self._arm_agent(backend)
+
+    def _arm_agent(self, backend: Backend) -> None:
+        before = backend.sent - backend.port.backlog
+
+        def check() -> None:
+            if not backend.alive or not backend.waiting:
+                backend.watched = False
+            elif backend.sent - backend.port.backlog <= before:
+                self._note(f"agent {backend.agent_id!r} retired: it has taken nothing for {AGENT_STALL:g}s")
+                backend.port.retire()
+            else:
+                self._arm_agent(backend)
+
+        self._schedule(AGENT_STALL, check)
 
     def _close_agent_side(self, link: Link) -> None:
         """CLOSE_REQ, behind what is queued."""
@@ -467,7 +492,7 @@ class Router:
         self._observer.dial_failed(DialFailure.BACKEND_DIAL_TIMEOUT)
         text = "timed out waiting for backend dial"
         self._refuse(dial.frontend, DialFailure.BACKEND_DIAL_TIMEOUT, dial.random, text)
-        if dial.backend.port.backlog > _AGENT_HIGH_WATER:
+        if dial.backend.port.backlog > HIGH_WATER:
             dial.backend.port.retire()  # it has not even taken the DIAL_REQ
 
     def _forget_dial(self, dial: Dial) -> None:

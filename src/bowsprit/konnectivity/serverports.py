@@ -64,7 +64,7 @@ class AgentStream:
             self._stream.acknowledge(owed)
 
     def retire(self) -> None:
-        self._stream.finish(OK)
+        self._protocol.abort()
 
     def headers_received(self, stream: Stream, headers: Metadata) -> None:
         """Clients only."""
