@@ -1,4 +1,4 @@
-"""A node as far as an extension server needs one: it runs the pods of one namespace inside the test.
+"""A node as far as an extension server needs one: it runs an app's pods inside the test.
 
 What a kubelet does is done with the cluster's own objects: the Secret that the pod mounts becomes files, which follow its
 changes; the server speaks to the core with a token of the pod's ServiceAccount and has no other rights than that.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bowsprit.client.config import RestConfig
-from bowsprit.client.resources import PODS, SECRETS, SERVICE_ACCOUNTS
+from bowsprit.client.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from bowsprit.client.rest import PatchType, RestClient
 from bowsprit.extension.app import App
 from bowsprit.extension.options import ExtensionOptions
@@ -35,6 +36,7 @@ class PlayedNode:
         self._namespace = namespace
         self._folder = folder
         self._secret = ""
+        self._node = f"played-{uuid.uuid4().hex[:6]}"
         self.servers: dict[str, ExtensionServer] = {}
 
     async def account(self, name: str) -> RestConfig:
@@ -48,6 +50,9 @@ class PlayedNode:
 
     async def run(self) -> None:
         """Until cancelled."""
+        # Endpoints are made for pods of nodes that exist.
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": self._node}}
+        await self._admin.create(NODES, node)
         try:
             while True:
                 await self._look()
@@ -55,6 +60,7 @@ class PlayedNode:
         finally:
             for server in self.servers.values():
                 await server.stop()
+            await self._admin.delete(NODES, self._node)
 
     async def _look(self) -> None:
         selector = f"app.kubernetes.io/name={self._app.name}"
@@ -97,6 +103,9 @@ class PlayedNode:
         await server.start()
         name = pod["metadata"]["name"]
         self.servers[name] = server
+        target = {"apiVersion": "v1", "kind": "Node", "name": self._node}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        await self._admin.create(PODS, binding, namespace=self._namespace, name=name, subresource="binding")
         address = host_address(self._admin.config.server)
         status = {
             "phase": "Running",

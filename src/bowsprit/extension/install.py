@@ -27,6 +27,7 @@ from bowsprit.pki.errors import PKIError
 
 MANAGER = "bowsprit-extension"
 Say = Callable[[str, str], None]
+_TRUST_BUNDLES = ("kube-root-ca.crt", "openshift-service-ca.crt", "istio-ca-root-cert")
 _OTHERS = ("deployments", "statefulsets", "daemonsets", "services", "configmaps", "secrets", "persistentvolumeclaims")
 
 
@@ -314,9 +315,20 @@ class Installation:
             gvr = GroupVersionResource(group, "v1", resource)
             listed = await self._client.list(gvr, namespace=self._options.namespace)
             for item in listed["items"]:
-                if item["metadata"]["name"] != "kube-root-ca.crt" and labels(item).get(LABEL) != self._app.name:
+                if not _comes_with_a_namespace(item) and labels(item).get(LABEL) != self._app.name:
                     found.append(f"{resource}/{item['metadata']['name']}")
         return found
+
+
+def _comes_with_a_namespace(item: Obj) -> bool:
+    """Whether controllers made it: trust bundles and account tokens that every namespace gets, parts of other objects."""
+    meta = item["metadata"]
+    noted = meta.get("annotations") or {}
+    return (
+        meta["name"] in _TRUST_BUNDLES
+        or "kubernetes.io/service-account.name" in noted
+        or bool(meta.get("ownerReferences"))
+    )
 
 
 def explained(failure: Exception) -> ExtensionError:

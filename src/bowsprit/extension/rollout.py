@@ -49,9 +49,12 @@ class Rollout:
         self._say("available", f"Available: {', '.join(gv.api_version for gv in self._app.group_versions)}")
 
     async def wait_discovery(self) -> None:
-        """Discovery names every resource."""
+        """Discovery names every resource, and OpenAPI describes them."""
         await self._until(self._discovery_problem, "NotDiscovered")
-        self._say("discovery", f"Discovered: {', '.join(dict.fromkeys(each.plural for each in self._app.resources))}")
+        self._say(
+            "discovery",
+            f"Discovered and described: {', '.join(dict.fromkeys(each.plural for each in self._app.resources))}",
+        )
 
     async def try_out(self) -> None:
         """A list of every resource that has one, and a create on trial where there is one: answers of the server itself."""
@@ -136,6 +139,10 @@ class Rollout:
                         f"the server does not serve {resource.plural} in {gv.api_version}",
                         "the image holds another version of the app: build it again, and roll out",
                     )
+            path = f"/openapi/v3/apis/{gv.group}/{gv.version}"  # kubectl apply and explain go by it
+            answer = await self._client.raw("GET", path)
+            if answer.status != 200:
+                return f"{path} answers {answer.status}", "the API server asks for it once a minute"
         return "", ""
 
     async def _list_problem(self, resource: ServedResource) -> tuple[str, str]:
