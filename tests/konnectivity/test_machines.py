@@ -455,7 +455,7 @@ def test_an_agent_that_takes_nothing_is_avoided_and_then_retired() -> None:
         world.clients[0].write(HIGH_WATER)
     assert world.clients[0].paused
     other = Backend(Wire(), "b", Identifiers(), 0.0, None)
-    other.links = {number: world.backend.links[1] for number in range(5)}
+    other.links = dict.fromkeys(range(5), world.backend.links[1])
     world.router.agent_connected(other)
     assert world.router.backends.pick("h:1") is other
 
