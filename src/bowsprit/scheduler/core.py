@@ -8,10 +8,10 @@ from typing import Any
 
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.cache import Cache
-from bowsprit.scheduler.cycle import Algorithm, CycleError, FitError, Placement
+from bowsprit.scheduler.cycle import Algorithm, FitError, Placement
 from bowsprit.scheduler.events import ASSIGNED_POD, NODE, Event, node_events, pod_events
 from bowsprit.scheduler.featuregates import gates_of
-from bowsprit.scheduler.framework import Code, CycleState, Status
+from bowsprit.scheduler.framework import Code, CycleError, CycleState, Status
 from bowsprit.scheduler.nominator import Nominator
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.preemption import DefaultPreemption, Preemption, decision_of

@@ -17,11 +17,13 @@ from bowsprit.scheduler.framework import (
     MAX_NODE_SCORE,
     SKIP,
     Code,
+    CycleError,
     CycleState,
     Ints,
     Mask,
     NodeStatuses,
     Status,
+    pre_score_error,
     reasons_text,
     unresolvable,
 )
@@ -80,14 +82,6 @@ class FitError(Exception):
     def rejectors(self) -> set[str]:
         """Plugins whose events may make the pod schedulable."""
         return self.statuses.plugins()
-
-
-class CycleError(Exception):
-    """An internal error (a plugin failed): the attempt ends with reason SchedulerError."""
-
-    def __init__(self, status: Status):
-        super().__init__(status.message)
-        self.status = status
 
 
 @dataclass(slots=True)
@@ -378,7 +372,7 @@ class Algorithm:
             if status is not None:
                 if status.code == SKIP.code:
                     return None
-                raise CycleError(status.of(plugin.name))
+                raise pre_score_error(plugin.name, status)
         if hasattr(plugin, "score_rows"):
             scores: Ints = plugin.score_rows(state, pod, nodes, rows)
         else:

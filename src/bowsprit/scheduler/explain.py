@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from bowsprit.machinery.objects import Obj
-from bowsprit.scheduler.cycle import CycleError, FitError
-from bowsprit.scheduler.framework import Code, CycleState
+from bowsprit.scheduler.cycle import FitError
+from bowsprit.scheduler.framework import Code, CycleError, CycleState
 from bowsprit.scheduler.nodeinfo import NodeInfo
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.profile import Profile

@@ -76,6 +76,19 @@ def failure(reason: str) -> Status:
     return Status(Code.ERROR, (reason,))
 
 
+class CycleError(Exception):
+    """An internal error (a plugin failed): the attempt ends with reason SchedulerError."""
+
+    def __init__(self, status: Status):
+        super().__init__(status.message)
+        self.status = status
+
+
+def pre_score_error(plugin: str, status: Status) -> CycleError:
+    """RunPreScorePlugins' error."""
+    return CycleError(failure(f'running PreScore plugin "{plugin}": {status.message}').of(plugin))
+
+
 SKIP = Status(Code.SKIP)
 WAIT = Status(Code.WAIT)
 

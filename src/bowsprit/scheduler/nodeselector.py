@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bowsprit.machinery.fielderrors import FieldError, aggregate, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.framework import Mask
+from bowsprit.scheduler.termerrors import term_errors
 
 if TYPE_CHECKING:
     from bowsprit.scheduler.columns import NodeColumns
@@ -79,12 +81,14 @@ class Term:
 
     expressions: tuple[Expression, ...]
     fields: tuple[Expression, ...]
+    broken: bool = False  # cannot be evaluated: matches nothing
 
     @classmethod
     def from_obj(cls, obj: Obj) -> Term:
         return cls(
             tuple(Expression.from_obj(e) for e in obj.get("matchExpressions") or ()),
             tuple(Expression.from_obj(e) for e in obj.get("matchFields") or ()),
+            bool(term_errors(path(), obj)),
         )
 
     @property
@@ -94,12 +98,15 @@ class Term:
     def matches(self, name: str, labels: Mapping[str, str]) -> bool:
         return (
             not self.is_empty
+            and not self.broken
             and all(e.accepts(labels.get(e.key)) for e in self.expressions)
             and all(e.key == "metadata.name" and e.accepts(name) for e in self.fields)
         )
 
     def rows(self, nodes: NodeColumns) -> Mask:
-        mask = np.full(nodes.size, not self.is_empty)
+        if self.is_empty or self.broken:
+            return np.zeros(nodes.size, dtype=bool)
+        mask = np.ones(nodes.size, dtype=bool)
         for expression in self.expressions:
             mask &= expression.rows(nodes)
         for selector in self.fields:
@@ -181,11 +188,19 @@ class PreferredTerms:
     """Weighted preferred terms: the score of a node is the sum of the weights of those that match."""
 
     terms: tuple[tuple[int, Term], ...] = ()
+    problem: str = ""  # a term that cannot be evaluated: scoring must fail
 
     @classmethod
     def from_obj(cls, items: list[Obj] | None) -> PreferredTerms:
-        terms = ((int(i.get("weight") or 0), Term.from_obj(i.get("preference") or {})) for i in items or ())
-        return cls(tuple((weight, term) for weight, term in terms if weight and not term.is_empty))
+        terms = []
+        errors: list[FieldError] = []
+        for i, item in enumerate(items or ()):
+            weight, preference = int(item.get("weight") or 0), item.get("preference") or {}
+            term = Term.from_obj(preference)
+            if weight and not term.is_empty:
+                terms.append((weight, term))
+                errors += term_errors(path().index(i), preference)
+        return cls(tuple(terms), aggregate(errors) if errors else "")
 
     def score(self, name: str, labels: Mapping[str, str]) -> int:
         return sum(weight for weight, term in self.terms if term.matches(name, labels))

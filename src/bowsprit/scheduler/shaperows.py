@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bowsprit.scheduler.columns import NodeColumns
-from bowsprit.scheduler.framework import SKIP, CycleState, Ints, Mask, Status
+from bowsprit.scheduler.framework import SKIP, CycleState, Ints, Mask, Status, pre_score_error
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.profile import Profile
 
@@ -93,7 +93,6 @@ class ShapeRows:
         """Compute the scores of all rows, if that has not been done."""
         if self._scored:
             return
-        self._scored = True
         rows = np.arange(nodes.size)
         self._scores = []
         self._static_plain = np.zeros(nodes.size, dtype=np.int64)
@@ -110,6 +109,7 @@ class ShapeRows:
                 self._static_plain += plugin.score_rows(state, pod, nodes, rows) * weight
             else:
                 self._scores.append((plugin, weight))
+        self._scored = True
         self._rescore(state, pod, nodes)
 
     def _rescore(self, state: CycleState, pod: PodInfo, nodes: NodeColumns) -> None:
@@ -123,4 +123,6 @@ class ShapeRows:
         if plugin.name not in self._profile.pre_scores:
             return False
         status: Status | None = plugin.pre_score(state, pod, nodes, nodes.order)
-        return status is not None and status.code == SKIP.code
+        if status is not None and status.code != SKIP.code:
+            raise pre_score_error(plugin.name, status)
+        return status is not None

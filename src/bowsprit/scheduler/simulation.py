@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.scheduler.cache import Cache
 from bowsprit.scheduler.config.defaults import set_defaults
-from bowsprit.scheduler.cycle import Algorithm, CycleError, FitError, Placement, Scores
+from bowsprit.scheduler.cycle import Algorithm, FitError, Placement, Scores
 from bowsprit.scheduler.featuregates import gates_of
-from bowsprit.scheduler.framework import CycleState
+from bowsprit.scheduler.framework import CycleError, CycleState
 from bowsprit.scheduler.nominator import Nominator
 from bowsprit.scheduler.plugins.volumebinding import BIND_COMPLETED, BOUND_BY_CONTROLLER, VolumeBinding
 from bowsprit.scheduler.podinfo import PodInfo

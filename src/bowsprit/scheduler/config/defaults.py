@@ -41,7 +41,7 @@ def set_defaults(config: Obj, gates: Mapping[str, bool] | None = None) -> Obj:
         key: value if connection.get(key) in (None, "", 0) else connection[key] for key, value in _CONNECTION.items()
     }
     profiles = config.get("profiles") or [{}]
-    if len(profiles) == 1 and not profiles[0].get("schedulerName"):
+    if len(profiles) == 1 and profiles[0].get("schedulerName") is None:
         profiles = [{**profiles[0], "schedulerName": "default-scheduler"}]
     result["profiles"] = [_profile(profile, gates) for profile in profiles]
     if config.get("extenders"):
@@ -99,6 +99,8 @@ def default_args(name: str, args: Obj) -> Obj:
     elif name == "InterPodAffinity":
         result.setdefault("hardPodAffinityWeight", 1)
         result.setdefault("ignorePreferredTermsOfExistingPods", False)
+    elif name == "NodeAffinity" and result.get("addedAffinity"):
+        result["addedAffinity"] = _affinity(result["addedAffinity"])
     elif name == "NodeResourcesBalancedAllocation":
         resources = result.get("resources") or [{"name": "cpu"}, {"name": "memory"}]
         result["resources"] = [_resource(resource) for resource in resources]
@@ -109,6 +111,35 @@ def default_args(name: str, args: Obj) -> Obj:
     elif name == "VolumeBinding":
         result.setdefault("bindTimeoutSeconds", 600)
     return result
+
+
+def _affinity(affinity: Obj) -> Obj:
+    """Node affinity with the fields that are always shown."""
+    result = dict(affinity)
+    required, preferred = (f"{kind}DuringSchedulingIgnoredDuringExecution" for kind in ("required", "preferred"))
+    if required in result:
+        terms = result[required].get("nodeSelectorTerms")
+        result[required] = {"nodeSelectorTerms": None if terms is None else [_term(term) for term in terms]}
+    if preferred in result:
+        result[preferred] = [
+            {"weight": item.get("weight", 0), "preference": _term(item.get("preference") or {})}
+            for item in result[preferred]
+        ]
+        if not result[preferred]:
+            del result[preferred]
+    return result
+
+
+def _term(term: Obj) -> Obj:
+    return {
+        part: [{"key": e.get("key", ""), "operator": e.get("operator", ""), **_some(e, "values")} for e in term[part]]
+        for part in ("matchExpressions", "matchFields")
+        if term.get(part)
+    }
+
+
+def _some(obj: Obj, key: str) -> Obj:
+    return {key: obj[key]} if obj.get(key) else {}
 
 
 def _resource(resource: Obj) -> Obj:
@@ -132,7 +163,7 @@ def _ignore_managed(config: Obj) -> None:
     for profile in config["profiles"] if ignored else ():
         for item in profile["pluginConfig"]:
             if item["name"] == "NodeResourcesFit":
-                item["args"]["ignoredResources"] = [*(item["args"].get("ignoredResources") or ()), *ignored]
+                item["args"]["ignoredResources"] = list(ignored)  # these take the place of the profile's own
 
 
 def _extender(extender: Obj) -> Obj:

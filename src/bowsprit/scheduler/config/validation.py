@@ -15,12 +15,14 @@ from bowsprit.machinery.fielderrors import (
     required,
 )
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_qualified_name, is_valid_label_value
+from bowsprit.machinery.validation import is_qualified_name
 from bowsprit.scheduler.config.decode import V1
 from bowsprit.scheduler.config.duration import seconds
 from bowsprit.scheduler.config.schema import POINTS
+from bowsprit.scheduler.termerrors import term_errors
 
 _REMOVED = ("AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits")
+_UNCHECKED = ("multiPoint", "placementGenerate", "placementScore")  # where upstream does not look for them
 _ANY = Any
 
 
@@ -64,12 +66,12 @@ def _election(election: Obj) -> list[FieldError]:
             errors.append(invalid(where.child(key), election[key], "must be greater than zero"))
     if lease <= renew:
         # upstream puts the renew deadline into the message
-        errors.insert(
-            0, invalid(where.child("leaseDuration"), election["renewDeadline"], "must be greater than `RenewDeadline`")
+        errors.append(
+            invalid(where.child("leaseDuration"), election["renewDeadline"], "must be greater than `RenewDeadline`")
         )
-    for key in ("resourceLock", "resourceNamespace", "resourceName"):
-        if not election[key]:
-            errors.append(invalid(where.child(key), election[key], f"{key} is required"))
+    errors += [
+        required(where.child(key)) for key in ("resourceLock", "resourceNamespace", "resourceName") if not election[key]
+    ]
     if election["resourceLock"] != "leases":
         errors.append(
             invalid(where.child("resourceLock"), election["resourceLock"], 'resourceLock value must be "leases"')
@@ -125,18 +127,19 @@ def _profile(where: Path, profile: Obj, gates: dict[str, bool]) -> list[FieldErr
     if not profile["schedulerName"]:
         errors.append(required(where.child("schedulerName")))
     errors += _percentage(where.child("percentageOfNodesToScore"), profile.get("percentageOfNodesToScore"))
+    removed = f'was invalid in version "v1" (KubeSchedulerConfiguration is version "{V1}")'
     for point in POINTS:
         for i, plugin in enumerate(profile["plugins"][point].get("enabled") or ()):
-            if plugin["name"] in _REMOVED:
-                text = f'was invalid in version "v1" (KubeSchedulerConfiguration is version "{V1}")'
-                errors.append(invalid(where.child("plugins", point).child("enabled").index(i), plugin["name"], text))
+            if plugin["name"] in _REMOVED and point not in _UNCHECKED:
+                errors.append(invalid(where.child("plugins", point, "enabled").index(i), plugin["name"], removed))
     named: set[str] = set()
     for i, item in enumerate(profile["pluginConfig"]):
         here, name = where.child("pluginConfig").index(i), item["name"]
         if name in named:
             errors.append(duplicate(here, name))
-            continue
         named.add(name)
+        if name in _REMOVED:
+            errors.append(invalid(here, name, removed))
         check = _CHECKS.get(name)
         if check is not None and item.get("args") is not None:
             errors += check(here.child("args"), item["args"], gates)
@@ -184,57 +187,12 @@ def _node_affinity(where: Path, args: Obj, gates: dict[str, bool]) -> list[Field
     if required_terms is not None:
         base = here.child("requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
         for i, term in enumerate(required_terms.get("nodeSelectorTerms") or ()):
-            errors += _term(base.index(i), term)
+            errors += term_errors(base.index(i), term)
     base = here.child("preferredDuringSchedulingIgnoredDuringExecution")
     for i, item in enumerate(added.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
         if item.get("weight"):
-            errors += _term(base.index(i), item.get("preference") or {})
+            errors += term_errors(base.index(i), item.get("preference") or {})
     return errors
-
-
-_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")
-
-
-def _term(where: Path, term: Obj) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for i, expression in enumerate(term.get("matchExpressions") or ()):
-        errors += _requirement(where.child("matchExpressions").index(i), expression)
-    for i, expression in enumerate(term.get("matchFields") or ()):
-        errors += _field(where.child("matchFields").index(i), expression)
-    return errors
-
-
-def _requirement(where: Path, expression: Obj) -> list[FieldError]:
-    operator, values = expression.get("operator", ""), expression.get("values") or []
-    if operator not in _OPERATORS:
-        return [not_supported(where.child("operator"), operator, list(_OPERATORS))]
-    problems = is_qualified_name(expression.get("key", ""))
-    if problems:
-        return [invalid(where.child("key"), expression.get("key", ""), "; ".join(problems))]
-    at = where.child("values")
-    if operator in ("In", "NotIn") and not values:
-        return [invalid(at, expression.get("values"), "for 'in', 'notin' operators, values set can't be empty")]
-    if operator in ("Exists", "DoesNotExist") and values:
-        return [invalid(at, values, "values set must be empty for exists and does not exist")]
-    if operator in ("Gt", "Lt"):
-        if len(values) != 1:
-            return [invalid(at, expression.get("values"), "for 'Gt', 'Lt' operators, exactly one value is required")]
-        if not values[0].lstrip("+-").isdigit():
-            return [invalid(at.index(0), values[0], "for 'Gt', 'Lt' operators, the value must be an integer")]
-    return [
-        invalid(at.index(i), value, "; ".join(bad))
-        for i, value in enumerate(values)
-        if (bad := is_valid_label_value(value))
-    ]
-
-
-def _field(where: Path, expression: Obj) -> list[FieldError]:
-    operator, values = expression.get("operator", ""), expression.get("values") or []
-    if operator not in ("In", "NotIn"):
-        return [not_supported(where.child("operator"), operator, ["In", "NotIn"])]
-    if len(values) != 1:
-        return [required(where.child("values"), "must have one element")]
-    return []
 
 
 def _balanced(where: Path, args: Obj, gates: dict[str, bool]) -> list[FieldError]:
@@ -346,6 +304,9 @@ def fit_errors(args: Obj) -> list[FieldError]:
         errors.append(required(where.child("requestedToCapacityRatio"), text))
     elif kind == "RequestedToCapacityRatio" and ratio is not None:
         errors += shape_errors(where.child("requestedToCapacityRatio", "shape"), ratio.get("shape") or [])
+    elif ratio is not None:
+        text = "must be nil when type is not RequestedToCapacityRatio"
+        errors.append(forbidden(where.child("requestedToCapacityRatio"), text))
     return errors
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.columns import NodeColumns
-from bowsprit.scheduler.framework import SKIP, CycleState, Ints, Status, default_normalize, unresolvable
+from bowsprit.scheduler.framework import SKIP, CycleState, Ints, Status, default_normalize, failure, unresolvable
 from bowsprit.scheduler.nodeinfo import NodeInfo
 from bowsprit.scheduler.nodeselector import NodeSelector, PreferredTerms
 from bowsprit.scheduler.podinfo import PodInfo
@@ -59,6 +59,8 @@ class NodeAffinity:
         return unresolvable(REASON_ENFORCED if code == _ENFORCED else REASON_POD)
 
     def pre_score(self, state: CycleState, pod: PodInfo, nodes: NodeColumns, rows: Ints) -> Status | None:
+        if pod.shape.preferred_nodes.problem:
+            return failure(pod.shape.preferred_nodes.problem)
         return None if pod.shape.preferred_nodes.terms or self._added_preferred.terms else SKIP
 
     def score(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> int:
