@@ -112,6 +112,7 @@ class Development:
         self._registration: Registration | None = None
         self._registered: Served | None = None
         self._port = port
+        self._started = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises ExtensionError when the first registration is refused."""
@@ -184,20 +185,27 @@ class Development:
     # -- registration --------------------------------------------------------------------------------------------------
 
     async def _publish(self, client: RestClient, served: Served) -> None:
-        self._port = served.port
-        if served == self._registered:
-            self._say("serving again")
+        again = served == self._registered
+        registration = self._registration if again else None
+        if registration is None:
+            registration = Registration(client, cast(App, served), self._host, served.port, served.ca_bundle)
+        try:
+            # Again too: the core may have noticed that nobody answered for a moment, and must notice that somebody does.
+            await registration.register()
+        except ExtensionError as failure:
+            self._registration = self._registered = None
+            if not self._started:
+                raise
+            self._say(f"{failure.message}; waiting for a change of {self._source.name}")
             return
         first = self._registered is None
-        registration = Registration(client, cast(App, served), self._host, served.port, served.ca_bundle)
-        try:
-            await registration.register()
-        except ExtensionError:
-            self._registration = self._registered = None
-            raise
+        self._port, self._started = served.port, True
         self._registration, self._registered = registration, served
         names = ", ".join(gv.api_version for gv in served.group_versions)
-        self._say(f"{names} {'is' if first else 'is now'} served from this host ({registration.address}:{served.port})")
+        where = f"{registration.address}:{served.port}"
+        self._say(
+            "serving again" if again else f"{names} {'is' if first else 'is now'} served from this host ({where})"
+        )
 
     async def _withdraw(self) -> None:
         registration, self._registration, self._registered = self._registration, None, None
