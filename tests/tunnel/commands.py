@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,14 @@ class Running:
             if not self._read(0.5) and self.process.poll() is not None:
                 break
         raise AssertionError(f"{text!r} did not come; stdout:\n{self.out}\nstderr:\n{self.err}")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the process brings about."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise AssertionError(f"it did not happen; stdout:\n{self.out}\nstderr:\n{self.err}")
+            self._read(0.05)
 
     def first_facts(self) -> dict[str, Any]:
         """The first line of ``-o json``."""

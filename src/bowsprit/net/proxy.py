@@ -1,7 +1,7 @@
 """Which proxy a URL goes through, from the environment, by the rules of Go's ``golang.org/x/net/http/httpproxy``.
 
 ``HTTPS_PROXY``/``HTTP_PROXY`` by the URL's scheme, upper case before lower case; ``NO_PROXY`` exempts; localhost and loopback
-addresses are never proxied. ``ALL_PROXY``, which Go's HTTP client does not read but curl does, comes last.
+addresses are never proxied. ``ALL_PROXY`` is for curl: Go's HTTP client does not read it, and neither do we.
 """
 
 from __future__ import annotations
@@ -48,10 +48,9 @@ class ProxyRules:
         def variable(name: str) -> str:
             return environ.get(name) or environ.get(name.lower()) or ""
 
-        fallback = variable("ALL_PROXY")
         http = "" if environ.get("REQUEST_METHOD") else variable("HTTP_PROXY")
         exempt_all, exemptions = _parse_no_proxy(variable("NO_PROXY"))
-        return cls(http or fallback, variable("HTTPS_PROXY") or fallback, exempt_all, exemptions)
+        return cls(http, variable("HTTPS_PROXY"), exempt_all, exemptions)
 
     def proxy_for(self, url: str) -> str | None:
         """The proxy's URL for a request to ``url``, or None for a direct connection."""

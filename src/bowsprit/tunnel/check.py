@@ -152,6 +152,10 @@ class WayCheck:
             raise _Failure(
                 f"the server's address is {self._config.server!r}, not https", "correct clusters[].cluster.server"
             )
+        try:
+            proxy_dialer(self._proxy or "socks5://none")
+        except ValueError as exc:
+            raise _Failure(f"proxy-url: {exc}", "use socks5://localhost:PORT") from exc
         self._ssh = self._ssh or _ssh_of(self._proxy)
         source = "proxy-url" if self._config.proxy_url else "the environment"
         return f"server {self._where}" + (f", through {self._proxy} ({source})" if self._proxy else ", directly")
@@ -229,12 +233,7 @@ class WayCheck:
         return f"{url.hostname}:{proxy_port(url)} listens"
 
     async def _check_connect(self) -> str:
-        dialer: Dialer = DirectDialer()
-        if self._proxy:
-            try:
-                dialer = proxy_dialer(self._proxy)
-            except ValueError as exc:
-                raise _Failure(f"proxy-url: {exc}", "use socks5://localhost:PORT") from exc
+        dialer: Dialer = proxy_dialer(self._proxy) if self._proxy else DirectDialer()
         try:
             self._raw = await dialer.open(self._server.hostname or "", self._server.port or 443)
         except OSError as exc:
@@ -305,12 +304,13 @@ class WayCheck:
     async def _check_exec(self) -> str:
         async with self._client() as client:
             try:
-                pods = await client.list(_PODS, field_selector="status.phase=Running", limit=1)
+                pages = client.pages(_PODS, field_selector="status.phase=Running", limit=1)
+                running = (await anext(pages)).get("items") or []
             except StatusError as exc:
                 raise _Skip(f"this user may not list pods ({exc.code})") from exc
-            if not pods["items"]:
+            if not running:
                 raise _Skip("no running pod to try with")
-            meta = pods["items"][0]["metadata"]
+            meta = running[0]["metadata"]
             answer = await client.raw(
                 "GET",
                 f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/exec",
