@@ -65,7 +65,7 @@ class Lab:
         (cluster_entry,) = admin["clusters"]
         direct = cluster_entry["cluster"] | {"server": "https://localhost:6443"}
         admin["clusters"] = [
-            {"name": "direct", "cluster": direct},
+            {"name": "prod", "cluster": direct},
             {"name": "socks", "cluster": direct | {"proxy-url": "socks5://localhost:1080"}},
             {
                 "name": "named",
@@ -79,9 +79,9 @@ class Lab:
         ]
         user = admin["users"][0]["name"]
         admin["contexts"] = [
-            {"name": name, "context": {"cluster": name, "user": user}} for name in ("direct", "socks", "named")
+            {"name": name, "context": {"cluster": name, "user": user}} for name in ("prod", "socks", "named")
         ]
-        admin["current-context"] = "direct"
+        admin["current-context"] = "prod"
         self.kubeconfig.write_text(yaml.safe_dump(admin))
 
     def stop(self) -> None:
