@@ -15,7 +15,8 @@ from bowsprit.client.leaderelection import (
     next_record,
     released_record,
 )
-from bowsprit.machinery.errors import conflict, internal_error, not_found
+from bowsprit.client.rest import WatchEvent
+from bowsprit.machinery.errors import conflict, forbidden, internal_error, not_found
 from bowsprit.machinery.names import GroupResource
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,6 +30,8 @@ class LeaseServer:
         self.lease: dict[str, Any] | None = None
         self.version = 0
         self.down = False
+        self.may_watch = True
+        self.changed = asyncio.Event()
 
     async def get(self, gvr: Any, name: str, **_: Any) -> Any:
         self._check()
@@ -47,6 +50,20 @@ class LeaseServer:
             raise conflict(LEASES, "l", "changed")
         return self._store(obj)
 
+    async def watch(self, gvr: Any, *, resource_version: str, **_: Any) -> Any:
+        self._check()
+        if not self.may_watch:
+            raise forbidden(LEASES, "l", "no")
+        seen = resource_version
+        while True:
+            self._check()
+            assert self.lease is not None
+            if self.lease["metadata"]["resourceVersion"] != seen:
+                seen = self.lease["metadata"]["resourceVersion"]
+                yield WatchEvent("MODIFIED", {**self.lease})
+            self.changed.clear()
+            await self.changed.wait()
+
     def _check(self) -> None:
         if self.down:
             raise internal_error("down")
@@ -54,6 +71,7 @@ class LeaseServer:
     def _store(self, obj: Any) -> Any:
         self.version += 1
         self.lease = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+        self.changed.set()
         return {**self.lease}
 
 
@@ -105,7 +123,7 @@ async def test_the_second_takes_over_when_the_first_lets_go() -> None:
     stop.set()
     await first
     assert server.lease is not None
-    assert server.lease["spec"]["holderIdentity"] == ""
+    assert server.lease["spec"]["holderIdentity"] in ("", "two")
     async with asyncio.timeout(2):
         while not two.is_leader:
             await asyncio.sleep(0.01)
@@ -114,8 +132,10 @@ async def test_the_second_takes_over_when_the_first_lets_go() -> None:
     await asyncio.gather(second, return_exceptions=True)
 
 
-async def test_a_dead_leader_is_replaced_after_its_lease_has_run_out() -> None:
+@pytest.mark.parametrize("may_watch", [True, False])
+async def test_a_dead_leader_is_replaced_after_its_lease_has_run_out(may_watch: bool) -> None:
     server = LeaseServer()
+    server.may_watch = may_watch
     dead = elector(server, "dead", release_on_cancel=False)
     first = asyncio.create_task(dead.run(lambda: lead_until(asyncio.Event())))
     await asyncio.sleep(0.02)
@@ -158,3 +178,49 @@ async def test_a_leader_that_finds_another_holder_stops_at_once() -> None:
     with pytest.raises(LeadershipLost, match="usurper"):
         await asyncio.wait_for(task, 3)
     assert server.lease["spec"]["holderIdentity"] == "usurper"
+
+
+async def test_who_watches_takes_over_when_the_lease_runs_out_not_at_the_next_poll() -> None:
+    """The dead leader's last renewal is seen at once, however long the pauses between polls are."""
+    server = LeaseServer()
+    slow = {"lease_duration": 2.5, "renew_deadline": 2.4, "retry_period": 1.9}
+    dead = elector(server, "dead", lease_duration=2.5, renew_deadline=2.4, retry_period=0.05, release_on_cancel=False)
+    first = asyncio.create_task(dead.run(lambda: lead_until(asyncio.Event())))
+    while not dead.is_leader:
+        await asyncio.sleep(0.001)
+    heir = elector(server, "heir", **slow)
+    task = asyncio.create_task(heir.run(lambda: lead_until(asyncio.Event())))
+    while server.version < 8:  # the heir is waiting while the leader renews
+        await asyncio.sleep(0.005)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    died = asyncio.get_running_loop().time()
+    assert heir._observed is not None
+    left = heir._observed.at + 2.5 - died
+    async with asyncio.timeout(10):
+        while not heir.is_leader:
+            await asyncio.sleep(0.005)
+    taken = asyncio.get_running_loop().time() - died
+    assert left <= taken < left + 1.9
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_lease_that_is_let_go_is_taken_at_once() -> None:
+    server = LeaseServer()
+    one = elector(server, "one")
+    two = elector(server, "two", lease_duration=60.0, renew_deadline=50.0, retry_period=20.0)
+    stop = asyncio.Event()
+    first = asyncio.create_task(one.run(lambda: lead_until(stop)))
+    while not one.is_leader:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(two.run(lambda: lead_until(asyncio.Event())))
+    while two.leader != "one":
+        await asyncio.sleep(0.001)
+    stop.set()
+    await first
+    async with asyncio.timeout(5):
+        while not two.is_leader:
+            await asyncio.sleep(0.005)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)

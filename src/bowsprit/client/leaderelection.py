@@ -1,7 +1,8 @@
 """Leader election with a Lease (client-go tools/leaderelection with the LeaseLock).
 
 The holder renews every ``retry_period`` and gives up when it could not for ``renew_deadline``; the others take over when
-they have seen no change for ``lease_duration`` by their own clock, so that clocks need not agree.
+they have seen no change for ``lease_duration`` by their own clock, so that clocks need not agree. They watch the lease, so
+that they see each renewal and a release at once, and take over on time; where they may not watch, they poll.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -123,10 +125,50 @@ class LeaderElector:
                 await asyncio.shield(self._release())
 
     async def _acquire(self) -> None:
-        while not await self._try_acquire_or_renew():  # noqa: ASYNC110 (the lease is elsewhere: polling is the protocol)
-            await asyncio.sleep(self._config.retry_period * random.uniform(1, 1 + JITTER_FACTOR))
+        while not await self._try_acquire_or_renew():
+            pause = self._config.retry_period * random.uniform(1, 1 + JITTER_FACTOR)
+            if self._lease is None or not self.leader or self._observed is None:
+                await asyncio.sleep(pause)
+                continue
+            left = self._observed.at + self._config.lease_duration - self._clock()
+            if not await self._watch(max(left, 0.0)):
+                await asyncio.sleep(min(pause, max(left, self._config.retry_period / 10)))
         log.info("successfully acquired lease %s/%s", self._config.namespace, self._config.name)
         self._event("became leader")
+
+    async def _watch(self, seconds: float) -> bool:
+        """Follow the lease until its holder lets go or has not renewed it in time; False when watching is refused."""
+        assert self._lease is not None
+        assert self._observed is not None
+        holder, deadline = self.leader, self._clock() + seconds
+        try:
+            async with asyncio.timeout(seconds) as limit, aclosing(self._changes(self._lease)) as changes:
+                async for lease in changes:
+                    self._lease = lease
+                    self._observe(lease.get("spec") or {})
+                    if self.leader != holder:
+                        return True
+                    later = self._observed.at + self._config.lease_duration
+                    limit.reschedule(asyncio.get_running_loop().time() + max(later - self._clock(), 0.0))
+                    deadline = later
+        except TimeoutError:
+            return self._clock() >= deadline
+        except (StatusError, ClientError, OSError) as exc:
+            log.debug("lease %s cannot be watched: %s", self._config.name, exc)
+        self._lease = None
+        return False
+
+    async def _changes(self, lease: Obj) -> AsyncGenerator[Obj, None]:
+        version = (lease.get("metadata") or {}).get("resourceVersion")
+        selector = f"metadata.name={self._config.name}"
+        events = self._client.watch(
+            LEASES, namespace=self._config.namespace, field_selector=selector, resource_version=version, bookmarks=False
+        )
+        async with aclosing(events):
+            async for event in events:
+                if event.type == "DELETED":
+                    return
+                yield event.object
 
     async def _renew(self) -> None:
         while True:

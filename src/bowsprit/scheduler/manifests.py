@@ -28,7 +28,7 @@ def _lease_role(name: str, namespace: str) -> list[Obj]:
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
             "resourceNames": [name],
-            "verbs": ["get", "update"],
+            "verbs": ["get", "list", "watch", "update"],
         },
     ]
     return [

@@ -24,7 +24,7 @@ class NodeInfo:
         self.requested: Amounts = {}
         self.non_zero_cpu = 0
         self.non_zero_memory = 0
-        self.ports: dict[HostPort, int] = {}
+        self.ports: set[HostPort] = set()
         self.set_node(obj)
 
     def set_node(self, obj: Obj) -> None:
@@ -74,12 +74,8 @@ class NodeInfo:
             requested[name] = requested.get(name, 0) + sign * amount
         self.non_zero_cpu += sign * shape.non_zero[0]
         self.non_zero_memory += sign * shape.non_zero[1]
-        for port in shape.ports:
-            count = self.ports.get(port, 0) + sign
-            if count > 0:
-                self.ports[port] = count
-            else:
-                self.ports.pop(port, None)
+        # a set as upstream has it: of two pods with one port (bound by hand), the first that goes frees it
+        (self.ports.update if sign > 0 else self.ports.difference_update)(shape.ports)
 
     def clone(self) -> NodeInfo:
         """A copy for a dry run: adding and removing pods leaves the original alone."""
@@ -88,7 +84,7 @@ class NodeInfo:
             setattr(copy, name, getattr(self, name))
         copy.pods = dict(self.pods)
         copy.requested = dict(self.requested)
-        copy.ports = dict(self.ports)
+        copy.ports = set(self.ports)
         return copy
 
     def lower_priority_pods(self, priority: int) -> Iterator[PodInfo]:
