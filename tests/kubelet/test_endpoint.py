@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
-import ssl
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
+import tarfile
 from typing import Any
 
-import aiohttp
 import pytest
-import trustme
+from kubelet_pods import NOW, pod
 
-from bowsprit.kubelet.commands import run
+from bowsprit.kubelet.commands import output, run
+from bowsprit.kubelet.files import LARGEST, FileError, Files
 from bowsprit.kubelet.logs import LogError, LogOptions, lines, render, selected
-from bowsprit.kubelet.server import KubeletServer
+from bowsprit.kubelet.spdy import Data, FrameReader, FrameWriter, data_frame
 
 Obj = dict[str, Any]
-NOW = datetime(2026, 1, 1, 12, 1, 0, tzinfo=UTC)
-
-
-def pod(state: Obj | None = None, last: Obj | None = None, **annotations: str) -> Obj:
-    status = {
-        "name": "web",
-        "image": "nginx",
-        "state": state or {"running": {"startedAt": "2026-01-01T12:00:00Z"}},
-        "lastState": last or {},
-    }
-    spec = {"containers": [{"name": "web", "env": [{"name": "COLOUR", "value": "red"}]}]}
-    meta = {
-        "name": "p",
-        "namespace": "default",
-        "annotations": {f"bowsprit.dev/{k}": v for k, v in annotations.items()},
-    }
-    return {"metadata": meta, "spec": spec, "status": {"containerStatuses": [status]}}
 
 
 def text(subject: Obj, **query: str) -> str:
@@ -88,58 +69,32 @@ def test_logs_that_cannot_be_had_say_why() -> None:
 )
 def test_the_few_programs(command: list[str], stdout: str, code: int) -> None:
     result = run(command, pod(), "web", NOW)
-    assert (result.stdout, result.code) == (stdout, code)
+    assert (output(result).decode(), result.code) == (stdout, code)
     assert bool(result.stderr) == (code in (2, 126))
 
 
-@pytest.fixture
-async def endpoint(tmp_path: Path) -> AsyncIterator[tuple[str, Any]]:
-    authority = trustme.CA()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.configure_trust(context)
-    context.verify_mode = ssl.CERT_OPTIONAL
-    known = pod(log="hello")
-    server = KubeletServer(
-        lambda ns, name: known if (ns, name) == ("default", "p") else None, lambda: [known], context, lambda: NOW
-    )
-    port = await server.start("127.0.0.1", 0)
-
-    def session(organization: str | None) -> aiohttp.ClientSession:
-        trust = ssl.create_default_context()
-        authority.configure_trust(trust)
-        if organization:
-            authority.issue_cert("me", common_name="me", organization_name=organization).configure_cert(trust)
-        return aiohttp.ClientSession(f"https://127.0.0.1:{port}", connector=aiohttp.TCPConnector(ssl=trust))
-
-    yield "", session
-    await server.stop()
-
-
-async def test_only_the_control_plane_may_ask(endpoint: Any) -> None:
-    _, session = endpoint
+async def test_only_the_control_plane_may_ask(kubelet: Any) -> None:
     for organization, code in ((None, 401), ("system:nodes", 401), ("kubeadm:cluster-admins", 200)):
-        async with session(organization) as client:
+        async with kubelet.session(organization) as client:
             assert (await client.get("/containerLogs/default/p/web")).status == code
             assert (await client.get("/healthz")).status == 200
 
 
-async def test_logs_over_https(endpoint: Any) -> None:
-    _, session = endpoint
-    async with session("system:masters") as client:
+async def test_logs_over_https(kubelet: Any) -> None:
+    async with kubelet.session("system:masters") as client:
         answer = await client.get("/containerLogs/default/p/web", params={"tailLines": "1"})
         assert await answer.text() == "hello\n"
         limited = await client.get("/containerLogs/default/p/web", params={"limitBytes": "9"})
         assert await limited.text() == "container"
         assert (await client.get("/containerLogs/default/nope/web")).status == 404
         assert (await client.get("/containerLogs/default/p/nope")).status == 400
-        assert (await client.get("/portForward/default/p")).status == 501
+        assert (await client.get("/portForward/default/p")).status == 400
+        assert (await client.get("/exec/default/p/web")).status == 400
         assert (await (await client.get("/pods")).json())["items"][0]["metadata"]["name"] == "p"
 
 
-async def test_exec_over_websocket(endpoint: Any) -> None:
-    _, session = endpoint
-    async with session("system:masters") as client:
+async def test_exec_over_websocket(kubelet: Any) -> None:
+    async with kubelet.session("system:masters") as client:
 
         async def execute(*command: str, stdin: bytes | None = None) -> tuple[bytes, bytes, Obj]:
             params = [("command", word) for word in command] + ([("input", "1")] if stdin is not None else [])
@@ -159,3 +114,80 @@ async def test_exec_over_websocket(endpoint: Any) -> None:
         assert (out, err) == (b"", b'exec: "nginx": executable file not found in $PATH\n')
         assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "126"}]
         assert (await execute("cat", stdin=b"typed"))[0] == b"typed"
+
+
+async def test_exec_of_a_client_that_sends_text(kubelet: Any) -> None:
+    async with kubelet.session("system:masters") as client:
+        query = {"command": "cat", "input": "1"}
+        async with client.ws_connect("/exec/default/p/web", params=query, protocols=["v4.channel.k8s.io"]) as socket:
+            await socket.send_str("\0typed")
+            assert (await socket.receive()).data == b"\1typed"
+
+
+async def test_ports_are_forwarded_over_websockets(kubelet: Any) -> None:
+    request = b"GET /x HTTP/1.1\r\n\r\n"
+    async with kubelet.session("system:masters") as client:
+        query = [("port", "8080"), ("port", "81")]
+        async with client.ws_connect("/portForward/default/p", params=query, protocols=["v4.channel.k8s.io"]) as socket:
+            begun = [(await socket.receive()).data for _ in range(4)]
+            assert begun == [b"\0\x90\x1f", b"\1\x90\x1f", b"\2\x51\0", b"\3\x51\0"]
+            await socket.send_bytes(b"\0" + request)
+            answers = {data[0]: data[1:] for data in [(await socket.receive()).data for _ in range(2)]}
+            assert answers[0].endswith(b"port 8080: GET /x\n")
+            assert b"connection refused" in answers[3]
+        tunnel = "SPDY/3.1+portforward.k8s.io"
+        async with client.ws_connect("/portForward/default/p", protocols=[tunnel]) as socket:
+            assert socket.protocol == tunnel
+            writer, reader, got = FrameWriter(), FrameReader(), b""
+            for number, sort in ((1, "error"), (3, "data")):
+                headers = {"streamType": sort, "port": "8080", "requestID": "0"}
+                await socket.send_bytes(writer.syn_stream(number, headers))
+            await socket.send_bytes(data_frame(3, request))
+            while not got.endswith(b"GET /x\n"):
+                got += b"".join(f.data for f in reader.feed((await socket.receive()).data) if isinstance(f, Data))
+
+
+async def test_files_are_copied_into_containers_and_out_again(kubelet: Any) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("note")
+        member.size = 5
+        archive.addfile(member, io.BytesIO(b"hello"))
+    async with kubelet.session("system:masters") as client:
+
+        async def execute(*command: str, stdin: bytes = b"") -> tuple[bytes, int]:
+            query = [*(("command", word) for word in command), ("input", "1")]
+            out, code = b"", -1
+            async with client.ws_connect(
+                "/exec/default/p/web", params=query, protocols=["v5.channel.k8s.io"]
+            ) as socket:
+                for start in range(0, len(stdin), 4096):
+                    await socket.send_bytes(b"\0" + stdin[start : start + 4096])
+                await socket.send_bytes(b"\xff\0")
+                async for message in socket:
+                    if message.data[0] == 1:
+                        out += message.data[1:]
+                    elif message.data[0] == 3:
+                        status = json.loads(message.data[1:])
+                        code = int(status["details"]["causes"][0]["message"]) if "details" in status else 0
+            return out, code
+
+        assert await execute("tar", "-xmf", "-", "-C", "/tmp/in", stdin=packed.getvalue()) == (b"", 0)
+        assert await execute("cat", "/tmp/in/note") == (b"hello", 0)
+        assert await execute("ls", "/tmp/in") == (b"note\n", 0)
+        out, _ = await execute("tar", "cf", "-", "/tmp/in")
+        with tarfile.open(fileobj=io.BytesIO(out)) as archive:
+            assert archive.getnames() == ["tmp/in", "tmp/in/note"]
+        assert (await execute("tar", "xf", "-", "-C", "/", stdin=b"no archive" * 100))[1] == 1
+        assert (await execute("test", "-d", "/tmp/nowhere"))[1] == 1
+        assert (await execute("sh", stdin=b"hostname\nexit 4\n")) == (b"p\n", 4)
+
+
+def test_containers_have_little_room_and_no_way_out() -> None:
+    files = Files("p")
+    with pytest.raises(FileError, match="No space left"):
+        files.write("/tmp/large", b"x" * (LARGEST + 1))
+    files.write("../../tmp/../etc/passwd", b"x")
+    assert files.names("/etc") == ["hostname", "passwd"]
+    assert files.remove("/etc")
+    assert not files.is_file("/etc/hostname")

@@ -6,7 +6,7 @@ Upstream: apimachinery/pkg/util/proxy UpgradeAwareHandler. Each has a connection
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, cast
 
 from bowsprit.aggregator.backend import Backend, request_bytes
@@ -39,9 +39,15 @@ async def forward_upgrade(
     path, query = target_of(request)
     fields = upgrade_fields(ctx, request, join_host_port(*address))
     message = request_bytes(request.method, f"{path}?{query}" if query else path, fields)
+    pool = backend.pool
+    return await join(lambda: pool.acquire(*address, fresh=True), message, request)
+
+
+async def join(connect: Callable[[], Awaitable[Connection]], message: bytes, request: web.BaseRequest) -> Answer | Sent:
+    """Send a request for an upgrade to a new connection and join it with the client's if it agrees; else its refusal, or 503."""
     try:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
-            connection = await backend.pool.acquire(*address, fresh=True)
+            connection = await connect()
     except BackendError as failure:
         return text_answer(503, f"error dialing backend: {failure}\n")
     except TimeoutError:

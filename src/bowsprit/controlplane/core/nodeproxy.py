@@ -1,7 +1,8 @@
 """``pods/log|exec|attach|portforward|proxy``, ``nodes/proxy``, ``services/proxy``: requests that end outside the API server.
 
 Upstream: pkg/registry/core/pod/{strategy.go,rest}. Kubelets are reached at the address and port of their Node, with the API
-server's client certificate; pods and services at their addresses. Streams (exec and the like) use WebSockets.
+server's client certificate; pods and services at their addresses. Upgraded connections are passed on byte for byte, so
+that the kubelet decides on the protocol.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 
+from bowsprit.aggregator.backend import request_bytes
+from bowsprit.aggregator.connection import BackendError, Connection, tls_failure
+from bowsprit.aggregator.upgrade import join, wants_upgrade
+from bowsprit.apiserver.answer import Answer, Sent
 from bowsprit.apiserver.lookup import Listers
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import ConnectSubresource
@@ -28,7 +33,7 @@ from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.names import GroupKind, GroupResource, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import parse_ip
-from bowsprit.net.dial import Dialer
+from bowsprit.net.dial import Dialer, discard, join_host_port
 from bowsprit.net.dial_connector import DialConnector
 
 PODS = GroupResource("", "pods")
@@ -37,7 +42,7 @@ SERVICES = GroupResource("", "services")
 _ENDPOINTS = GroupResource("", "endpoints")
 _KUBELET_PORT = 10250
 _CONNECT_SECONDS = 10.0
-_LARGEST_MESSAGE = 4 << 20
+_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _STREAMS = ("stdin", "stdout", "stderr", "tty")
 _HOP_HEADERS = frozenset(
     {
@@ -54,6 +59,9 @@ _HOP_HEADERS = frozenset(
         "authorization",
     }
 )
+
+
+Reply = Answer | Sent | web.StreamResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,36 +132,33 @@ class NodeProxy:
         path = f"/containerLogs/{ctx.info.namespace}/{name}/{container}"
         return await self._pass(request, kubelet.url(path, urlencode(passed)), method="GET", tls=self._kubelet_tls)
 
-    async def exec(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def exec(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """Run a command in a container."""
         return await self._streams(ctx, name, request, "exec")
 
-    async def attach(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def attach(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """Attach to a running container."""
         return await self._streams(ctx, name, request, "attach")
 
-    async def _streams(
-        self, ctx: RequestContext, name: str, request: web.BaseRequest, action: str
-    ) -> web.StreamResponse:
+    async def _streams(self, ctx: RequestContext, name: str, request: web.BaseRequest, action: str) -> Reply:
         pod, query = self._pod(ctx, name), ctx.query
         container = _container(pod, query.get("container", ""))
         kubelet = self._kubelet(self._host(pod), PODS)
-        multi: Any = query
-        passed = [("command", value) for value in multi.getall("command", [])]
+        passed = [("command", value) for value in request.query.getall("command", [])]
         kubelet_names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
         passed += [(kubelet_names[key], "1") for key in _STREAMS if query.get(key, "").lower() in ("1", "true")]
-        path = f"/{action}/{ctx.info.namespace}/{name}/{container}"
-        return await self._upgrade(request, kubelet.url(path, urlencode(passed)))
+        path = f"/{action}/{ctx.info.namespace}/{name}/{container}?{urlencode(passed)}"
+        return await self._upgrade(request, kubelet, path, self._kubelet_tls)
 
-    async def port_forward(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def port_forward(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """Forward ports of a pod."""
         pod = self._pod(ctx, name)
         kubelet = self._kubelet(self._host(pod), PODS)
-        multi: Any = ctx.query
-        ports = urlencode([("port", value) for value in multi.getall("ports", [])])
-        return await self._upgrade(request, kubelet.url(f"/portForward/{ctx.info.namespace}/{name}", ports))
+        ports = urlencode([("port", value) for value in request.query.getall("ports", [])])
+        path = f"/portForward/{ctx.info.namespace}/{name}?{ports}"
+        return await self._upgrade(request, kubelet, path.rstrip("?"), self._kubelet_tls)
 
-    async def pod_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def pod_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """HTTP to a pod."""
         scheme, name, port = _split_target(name)
         pod = self._pod(ctx, name)
@@ -163,7 +168,7 @@ class NodeProxy:
         number = int(port) if port.isdigit() else _port_of_pod(pod, port) or 80
         return await self._proxy(ctx, request, _Target(scheme or "http", address, number))
 
-    async def node_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def node_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """HTTP to a kubelet."""
         scheme, name, port = _split_target(name)
         kubelet = self._kubelet(name, NODES)
@@ -172,7 +177,7 @@ class NodeProxy:
         tls = self._kubelet_tls if kubelet.scheme == "https" else None
         return await self._proxy(ctx, request, kubelet, tls)
 
-    async def service_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> web.StreamResponse:
+    async def service_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """HTTP to an endpoint of a Service."""
         scheme, name, port = _split_target(name)
         namespace = ctx.info.namespace
@@ -217,10 +222,13 @@ class NodeProxy:
 
     async def _proxy(
         self, ctx: RequestContext, request: web.BaseRequest, target: _Target, tls: ssl.SSLContext | None = None
-    ) -> web.StreamResponse:
+    ) -> Reply:
         path = "/" + "/".join(ctx.info.parts[3:])
         if ctx.info.path.endswith("/") and not path.endswith("/"):
             path += "/"
+        if wants_upgrade(request):
+            query = request.query_string
+            return await self._upgrade(request, target, f"{path}?{query}" if query else path, tls)
         return await self._pass(request, target.url(path, request.query_string), method=request.method, tls=tls)
 
     @asynccontextmanager
@@ -253,45 +261,46 @@ class NodeProxy:
             await response.write_eof()
             return response
 
-    async def _upgrade(self, request: web.BaseRequest, url: str) -> web.StreamResponse:
-        """Join the client's WebSocket with one to the kubelet."""
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request("Upgrade request required: this server streams over WebSocket (v5.channel.k8s.io)")
-        offered = [
-            item.strip() for item in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if item.strip()
-        ]
-        async with self._session(self._kubelet_tls) as session:
+    async def _upgrade(
+        self, request: web.BaseRequest, target: _Target, path: str, tls: ssl.SSLContext | None
+    ) -> Answer | Sent:
+        """Join the client's connection with one to the target, whatever they speak (SPDY, WebSocket)."""
+        if not wants_upgrade(request):
+            raise bad_request("Upgrade request required")
+
+        async def connect() -> Connection:
             try:
-                backend = await session.ws_connect(
-                    url, protocols=offered, max_msg_size=_LARGEST_MESSAGE, autoping=False
+                sock = await self._dialer.open(target.host, target.port)
+            except OSError as exc:
+                raise BackendError(str(exc.strerror or exc)) from exc
+            try:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(lambda _: None, lambda _: None),
+                    sock=sock,
+                    ssl=tls,
+                    server_hostname=target.host if tls else None,
                 )
-            except aiohttp.WSServerHandshakeError as exc:
-                raise bad_request(f"unable to upgrade connection: {exc.message} ({exc.status})") from exc
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-                raise _unreachable(exc) from exc
-            client = web.WebSocketResponse(
-                protocols=[backend.protocol] if backend.protocol else (), max_msg_size=_LARGEST_MESSAGE, autoping=False
-            )
-            await client.prepare(request)
-            await _join(client, backend)
-            return client
+            except (OSError, ssl.SSLError) as exc:
+                discard(sock)
+                raise BackendError(tls_failure(exc) if isinstance(exc, ssl.SSLError) else str(exc)) from exc
+            return connection
+
+        host = join_host_port(target.host, target.port)
+        return await join(connect, request_bytes(request.method, path, _upgrade_fields(request, host)), request)
 
 
-async def _join(client: web.WebSocketResponse, backend: aiohttp.ClientWebSocketResponse) -> None:
-    async def copy(source: Any, sink: Any) -> None:
-        async for message in source:
-            match message.type:
-                case aiohttp.WSMsgType.BINARY:
-                    await sink.send_bytes(message.data)
-                case aiohttp.WSMsgType.TEXT:
-                    await sink.send_str(message.data)
-                case aiohttp.WSMsgType.PING:
-                    await source.pong(message.data)
-        await sink.close(code=source.close_code or aiohttp.WSCloseCode.OK)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(copy(client, backend))
-        group.create_task(copy(backend, client))
+def _upgrade_fields(request: web.BaseRequest, host: str) -> list[tuple[str, str]]:
+    """The request's fields without the caller's credentials."""
+    fields = [("Host", host)]
+    for name, value in request.headers.items():
+        lower = name.lower()
+        if lower in ("host", "authorization") or lower.startswith(("x-remote-", "impersonate-")):
+            continue
+        if lower == "sec-websocket-protocol":
+            words = [word.strip() for word in value.split(",")]
+            value = ", ".join(word for word in words if not word.startswith(_BEARER_PROTOCOL))
+        fields.append((name, value))
+    return fields
 
 
 def _unreachable(exc: BaseException) -> StatusError:
