@@ -21,7 +21,7 @@ import pytest
 from bowsprit.client.cache import object_key
 from bowsprit.client.config import RestConfig
 from bowsprit.client.informer import Handler, InformerFactory
-from bowsprit.client.resources import JOBS, NAMESPACES, PODS
+from bowsprit.client.resources import DEPLOYMENTS, JOBS, NAMESPACES, PODS
 from bowsprit.client.rest import PatchType, RestClient, WatchEvent
 from bowsprit.controllers.manager import ControllerManager, ControllerManagerOptions
 from bowsprit.controlplane.options import APIServerOptions
@@ -265,7 +265,10 @@ class MemoryCluster(Stage):
         if new["metadata"].get("uid", meta["uid"]) != meta["uid"]:
             raise errors.conflict(gvr.gr, meta["name"], "uid mismatch")
         if subresource == "status":
-            new = {**current, "status": new.get("status")}
+            metadata = dict(current["metadata"])
+            if gvr == DEPLOYMENTS and "annotations" in new["metadata"]:  # Kubernetes takes a deployment's here, too
+                metadata["annotations"] = new["metadata"]["annotations"]
+            new = {**current, "metadata": metadata, "status": new.get("status")}
         elif subresource is None and "status" in current:
             new = {**new, "status": current["status"]}
         kept = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion")

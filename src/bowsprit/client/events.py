@@ -111,7 +111,8 @@ class CountCorrelator:
         messages.add(message)
         self._similar.put(kind_key, (moment, messages))
         key: tuple[str, ...] = (*kind_key, message)
-        if len(messages) >= _SIMILAR_MAX:
+        combined = len(messages) >= _SIMILAR_MAX
+        if combined:
             messages.pop()
             message, key = f"(combined from similar events): {message}", kind_key
         stamp = format_time(now)
@@ -133,8 +134,9 @@ class CountCorrelator:
             "count": 1,
             "type": occurrence.type,
             "eventTime": None,
-            "reportingComponent": self._source["component"],
-            "reportingInstance": self._source.get("host", ""),
+            # client-go's EventAggregate leaves the reporter of combined events out
+            "reportingComponent": "" if combined else self._source["component"],
+            "reportingInstance": "" if combined else self._source.get("host", ""),
         }
         self._seen.put(key, event)
         return Write(event)

@@ -130,7 +130,7 @@ class CronJobController(Controller):
             "status": deep_copy(cached.get("status") or {}),
         }
         jobs = self._jobs.by_index("owner", cron_job["metadata"]["uid"])
-        self._reconcile_active(cron_job, jobs)
+        await self._reconcile_active(cron_job, jobs)
         for job in surplus(cron_job, jobs):
             await self._delete(cron_job, job)
         try:
@@ -147,24 +147,45 @@ class CronJobController(Controller):
         await self._start_if_due(key, cron_job, jobs, schedule)
         await self._write_status(cached, cron_job)
 
-    def _reconcile_active(self, cron_job: Obj, jobs: list[Obj]) -> None:
+    async def _reconcile_active(self, cron_job: Obj, jobs: list[Obj]) -> None:
+        """Jobs that ended or are gone leave the active ones; those that others made never join them."""
         status = cron_job["status"]
-        known = {reference.get("uid") for reference in status.get("active") or ()}
-        active = []
+        active = {reference["uid"]: reference for reference in status.get("active") or ()}
         for job in sorted(jobs, key=lambda item: item["metadata"]["name"]):
+            name, uid = job["metadata"]["name"], job["metadata"]["uid"]
             outcome = finished_as(job)
             if not outcome:
-                active.append(_reference(job))
+                if uid not in active and not await self._is_active_now(cron_job, active, uid):
+                    text = f"Saw a job that the controller did not create or forgot: {name}"
+                    self.event(cron_job, "Warning", "UnexpectedJob", text)
                 continue
-            if job["metadata"]["uid"] in known:
-                text = f"Saw completed job: {job['metadata']['name']}, condition: {outcome}"
+            if active.pop(uid, None) is not None:
+                text = f"Saw completed job: {name}, condition: {outcome}"
                 self.event(cron_job, "Normal", "SawCompletedJob", text)
             ended = (job.get("status") or {}).get("completionTime")
             if outcome == "Complete" and ended and ended > (status.get("lastSuccessfulTime") or ""):
                 status["lastSuccessfulTime"] = ended
-        status["active"] = active
+        for uid in active.keys() - {job["metadata"]["uid"] for job in jobs}:
+            name = active[uid]["name"]
+            try:  # the informer may not have seen it yet
+                await self.client.get(JOBS, name, namespace=cron_job["metadata"]["namespace"])
+            except NotFoundError:
+                self.event(cron_job, "Normal", "MissingJob", f"Active job went missing: {name}")
+                del active[uid]
+        status["active"] = list(active.values())
         if not active:
             status.pop("active")
+
+    async def _is_active_now(self, cron_job: Obj, active: dict[str, Obj], uid: str) -> bool:
+        """Whether the server's CronJob, newer than the informer's, knows the Job; takes its active ones over if so."""
+        meta = cron_job["metadata"]
+        fresh = await self.client.get(CRON_JOBS, meta["name"], namespace=meta["namespace"])
+        listed = {reference["uid"]: reference for reference in (fresh.get("status") or {}).get("active") or ()}
+        if uid not in listed:
+            return False
+        active.update(listed)
+        cron_job["metadata"] = fresh["metadata"]
+        return True
 
     async def _start_if_due(self, key: str, cron_job: Obj, jobs: list[Obj], schedule: Schedule) -> None:
         now = self.now()
@@ -187,7 +208,8 @@ class CronJobController(Controller):
             self.event(cron_job, "Normal", "JobAlreadyActive", text)
             return
         if policy == "Replace":
-            for running in [item for item in jobs if not finished_as(item)]:
+            active = {reference["uid"] for reference in cron_job["status"].get("active") or ()}
+            for running in [item for item in jobs if item["metadata"]["uid"] in active]:
                 await self._delete(cron_job, running)
         await self._create(cron_job, job, found.time)
 

@@ -309,7 +309,8 @@ class DeploymentController(Controller):
             return deployment
         annotations = {**objects.annotations(deployment), REVISION: revision}
         body = {**deployment, "metadata": {**deployment["metadata"], "annotations": annotations}}
-        updated = await self.client.update(DEPLOYMENTS, body)  # its role may update, not patch
+        # Through the status: a changed annotation of the whole object would count as a new generation.
+        updated = await self.client.update(DEPLOYMENTS, body, subresource="status")
         return {**updated, "apiVersion": "apps/v1", "kind": "Deployment"}
 
     def _with_progress(self, deployment: Obj, status: str, reason: str, message: str) -> Obj:

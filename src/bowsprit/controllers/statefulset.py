@@ -87,16 +87,16 @@ class StatefulSetController(PodOwnerController):
             return
         except (StatusError, ClientError) as exc:
             if not namespace_is_terminating(exc):
-                self._report(stateful_set, "FailedCreate", f"create Pod {name}", f"failed error: {exc}")
+                self._report(stateful_set, "FailedCreate", f"Create Pod {name}", f"failed error: {exc}")
             raise
-        self._report(stateful_set, "SuccessfulCreate", f"create Pod {name}", "successful")
+        self._report(stateful_set, "SuccessfulCreate", f"Create Pod {name}", "successful")
 
     async def _create_claim(self, stateful_set: Obj, claim: Obj, pod: str) -> None:
         try:
             await self.client.create(PERSISTENT_VOLUME_CLAIMS, claim)
         except AlreadyExistsError:
             return
-        what = f"create Claim {claim['metadata']['name']} Pod {pod}"
+        what = f"Create Claim {claim['metadata']['name']} Pod {pod}"
         self._report(stateful_set, "SuccessfulCreate", what, "success")
 
     async def _delete(self, stateful_set: Obj, pod: Obj) -> None:
@@ -105,7 +105,7 @@ class StatefulSetController(PodOwnerController):
             await self.client.delete(PODS, meta["name"], namespace=meta["namespace"], uid=meta["uid"])
         except NotFoundError:
             return
-        self._report(stateful_set, "SuccessfulDelete", f"delete Pod {meta['name']}", "successful")
+        self._report(stateful_set, "SuccessfulDelete", f"Delete Pod {meta['name']}", "successful")
 
     def _report(self, stateful_set: Obj, reason: str, what: str, outcome: str) -> None:
         type_ = "Warning" if reason.startswith("Failed") else "Normal"
