@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aiohttp.web import BaseRequest
 
     from bowsprit.apiserver.request import RequestContext
@@ -58,18 +56,19 @@ def target_of(request: BaseRequest) -> tuple[str, str]:
     return path, urlencode(pairs, errors="surrogateescape")
 
 
-def identity_fields(ctx: RequestContext) -> Iterator[tuple[str, str]]:
+def identity_fields(ctx: RequestContext) -> list[tuple[str, str]]:
     """The user, and the request's audit id."""
     user = ctx.user
-    yield "Audit-Id", ctx.audit_id
-    yield "X-Remote-User", _clean(user.name)
-    if user.uid:
-        yield "X-Remote-Uid", _clean(user.uid)
-    for group in user.groups:
-        yield "X-Remote-Group", _clean(group)
+    fields = [("Audit-Id", ctx.audit_id), *_named(user.name, user.uid, tuple(user.groups))]
     for key, values in user.extra.items():
-        for value in values:
-            yield extra_field(key), _clean(value)
+        fields += [(extra_field(key), _clean(value)) for value in values]
+    return fields
+
+
+@lru_cache(1024)
+def _named(name: str, uid: str, groups: tuple[str, ...]) -> list[tuple[str, str]]:
+    uids = [("X-Remote-Uid", _clean(uid))] if uid else []
+    return [("X-Remote-User", _clean(name)), *uids, *(("X-Remote-Group", _clean(group)) for group in groups)]
 
 
 def _clean(text: str) -> str:
@@ -77,7 +76,19 @@ def _clean(text: str) -> str:
 
 
 def _forwarded_for(request: BaseRequest) -> str:
-    return ", ".join([*request.headers.getall("X-Forwarded-For", []), request.remote or ""])
+    peer = request.remote or ""
+    return (
+        ", ".join([*request.headers.getall("X-Forwarded-For"), peer]) if "X-Forwarded-For" in request.headers else peer
+    )
+
+
+@lru_cache(1024)
+def _passed(name: str) -> str:
+    """The name under which a field of a request is passed on, "" if it is not."""
+    lower = name.lower()
+    if lower in _HOP_BY_HOP or lower in _OWN or lower in _REWRITTEN or _is_identity(lower):
+        return ""
+    return canonical(name)
 
 
 def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: str) -> list[tuple[str, str]]:
@@ -87,13 +98,10 @@ def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: st
     dropped: frozenset[str] = frozenset()
     if "Connection" in headers:
         dropped = frozenset(word.strip().lower() for value in headers.getall("Connection") for word in value.split(","))
-    encoded = False
     for name, value in headers.items():
-        lower = name.lower()
-        if lower in _HOP_BY_HOP or lower in _OWN or lower in _REWRITTEN or lower in dropped or _is_identity(lower):
-            continue
-        encoded = encoded or lower in ("accept-encoding", "range")
-        fields.append((canonical(name), value))
+        shown = _passed(name)
+        if shown and name.lower() not in dropped:
+            fields.append((shown, value))
     fields += identity_fields(ctx)
     fields += [
         ("X-Forwarded-For", _forwarded_for(request)),
@@ -103,7 +111,7 @@ def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: st
     ]
     if "trailers" in headers.get("TE", ""):
         fields.append(("Te", "trailers"))
-    if not encoded and request.method != "HEAD":
+    if "Accept-Encoding" not in headers and "Range" not in headers and request.method != "HEAD":
         fields.append(("Accept-Encoding", "gzip"))
     return fields
 

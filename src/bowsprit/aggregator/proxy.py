@@ -14,7 +14,7 @@ from bowsprit.aggregator.connection import BackendError, Connection
 from bowsprit.aggregator.framing import Head
 from bowsprit.aggregator.identity import passed_fields, target_of
 from bowsprit.aggregator.upgrade import forward_upgrade, wants_upgrade
-from bowsprit.apiserver.answer import Answer, Sent, chunk, date_header, header_lines, status_line, text_answer
+from bowsprit.apiserver.answer import Answer, Sent, chunk, date_header, status_line, text_answer
 from bowsprit.net.dial import join_host_port
 
 if TYPE_CHECKING:
@@ -226,9 +226,10 @@ class Relay:
 
     def _head_bytes(self, head: Head) -> bytes:
         request = self._request
-        parts = [status_line(head.status), header_lines(getattr(request, "common_headers", ()))]
+        parts = [status_line(head.status), getattr(request, "common", b"")]
         dated = False
-        named = {word.strip() for word in head.get(b"connection").lower().split(b",")}
+        connection = head.get(b"connection")
+        named = {word.strip() for word in connection.lower().split(b",")} if connection else ()
         for name, value in head.fields:
             lower = name.lower()
             if lower in _NOT_BACK or lower in named:
@@ -236,7 +237,7 @@ class Relay:
             if lower == b"content-encoding" and self._gunzip is not None:
                 continue
             dated = dated or lower == b"date"
-            parts.append(b"%b: %b\r\n" % (name, value))
+            parts += (name, b": ", value, b"\r\n")
         if not dated:
             parts.append(date_header())
         modern = request.version >= (1, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import web
@@ -32,12 +32,13 @@ PrepareHook = Callable[["Request", web.StreamResponse], None]
 class Request(web.BaseRequest):
     """A request; `prepare_hook` sees answers that handlers prepare themselves, before their head is written."""
 
-    ATTRS = web.BaseRequest.ATTRS | frozenset({"common_headers"})
-    common_headers: Sequence[tuple[str, str]] = ()
+    ATTRS = web.BaseRequest.ATTRS | frozenset({"common"})
+    common: bytes = b""  # the header lines that every answer to this request has
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         response.headers.popall("Server", None)
-        for name, value in self.common_headers:
+        for line in self.common.decode().split("\r\n")[:-1]:
+            name, _, value = line.partition(": ")
             if name == "Warning":
                 response.headers.add(name, value)
             else:

@@ -165,7 +165,7 @@ async def _subresource(call: Call, exchange: _Exchange) -> Answer | Sent | web.S
             raise no_such_resource()
         if method not in subresource.methods:
             raise not_allowed()
-        exchange.request.common_headers = exchange.common_headers()
+        exchange.request.common = exchange.common()
         call.ctx.http = call.request
         return await connect(call, subresource)
     if len(info.parts) > 3:

@@ -374,7 +374,7 @@ class _Exchange:
 
     async def mounted(self, handler: Handler) -> Answer | Sent | web.StreamResponse:
         """Runs a handler that makes its own answer."""
-        self.request.common_headers = self.common_headers()
+        self.request.common = self.common()
         self.ctx.http = self.request
         return await handler(self.ctx, self.request)
 
@@ -450,10 +450,6 @@ class _Exchange:
         if self.ctx.warnings:
             lines += header_lines(("Warning", text) for text in warning_values(self.ctx.warnings))
         return lines
-
-    def common_headers(self) -> list[tuple[str, str]]:
-        lines = self.common().decode().split("\r\n")[:-1]
-        return [cast("tuple[str, str]", tuple(line.split(": ", 1))) for line in lines]
 
 
 _SAFE = dict.fromkeys((*range(32), 127))
