@@ -89,9 +89,9 @@ def test_nodes() -> None:
         {"key": "b", "effect": "Never"},
     ]
     errors = told(node_errors({"spec": {"taints": taints}, "status": {"capacity": {"cpu": "-1"}}}))
-    assert errors[0].startswith("spec.taints[1]: Duplicate value: ")
+    assert errors[0].startswith("metadata.taints[1]: Duplicate value: ")
     assert errors[0].endswith(": taints must be unique by key and effect pair")
-    assert errors[1].startswith('spec.taints[2].effect: Unsupported value: "Never": supported values: ')
+    assert errors[1].startswith('metadata.taints[2].effect: Unsupported value: "Never": supported values: ')
     assert errors[2:] == ['status.capacity[cpu]: Invalid value: "-1": must be greater than or equal to 0']
 
 

@@ -12,6 +12,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -121,7 +122,9 @@ def members(message: str) -> tuple[GoField, ...]:
         if field.inline and field.go_name == "TypeMeta":
             flat += [_text_member("Kind", "kind"), _text_member("APIVersion", "apiVersion")]
         elif field.inline:
-            flat += members(field.type.struct)
+            flat += [
+                replace(member, embedded=(field.go_name, *member.embedded)) for member in members(field.type.struct)
+            ]
         elif field.json_name != "-":
             flat.append(field)
     return tuple(flat)
@@ -177,6 +180,7 @@ def _struct_reader(message: str) -> Reader:
     name = message.rpartition(".")[2]
     wanted = gotypes.display_name(message)
     table: dict[str, tuple[Reader, bool]] = {}
+    embedded: dict[str, tuple[str, ...]] = {}
     present = always_present(message)
     compiled = False
 
@@ -186,6 +190,8 @@ def _struct_reader(message: str) -> Reader:
             for field in members(message):
                 # ObjectMeta's only omitzero field is a time, which reads as null when zero
                 table[field.json_name] = (reader(field.type), drops_zero(field) or field.omitzero)
+                if field.embedded:
+                    embedded[field.json_name] = field.embedded
             compiled = True
         if type(value) is not dict:
             raise _mismatch(value, wanted)
@@ -205,7 +211,7 @@ def _struct_reader(message: str) -> Reader:
                 result[key] = read_value
         except MismatchError as error:
             error.struct = error.struct or name
-            error.path.append(key)
+            error.path += [key, *reversed(embedded.get(key, ()))]
             raise
         for key, zero in present:
             if key not in result:

@@ -77,6 +77,7 @@ class GoField:
     omitzero: bool
     inline: bool
     merging: Mapping[str, Any] = field(default_factory=dict)
+    embedded: tuple[str, ...] = ()  # the inlined structs that a member of the parent comes from, outermost first
 
 
 @cache

@@ -59,7 +59,7 @@ class RuntimeClass:
         """Overhead comes from a class only."""
         spec = (attributes.object or {}).get("spec") or {}
         found = self._class_of(attributes, spec)
-        if spec.get("overhead") and not (found and nested(found, "overhead", "podFixed")):
+        if spec.get("overhead") is not None and not (found and nested(found, "overhead", "podFixed")):
             raise refused(
                 attributes, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
             )

@@ -12,7 +12,7 @@ from bowsprit.controlplane.printing import age_of, containers_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
-from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.objects import Obj, nested
 
 _MUTABLE = (
     "replicas",
@@ -54,6 +54,12 @@ class StatefulSetStrategy(StatusedStrategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"replicas": 0, "availableReplicas": 0}
+        _drop_gated(obj["spec"])
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        super().prepare_for_update(new, old, ctx)
+        if nested(old, "spec", "updateStrategy", "rollingUpdate", "maxUnavailable") is None:
+            _drop_gated(new["spec"])
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         def fixed(spec: Obj) -> Obj:
@@ -67,6 +73,12 @@ class StatefulSetStrategy(StatusedStrategy):
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return stateful_set_errors(obj)
+
+
+def _drop_gated(spec: Obj) -> None:
+    """What upstream has behind a gate that is closed by default (MaxUnavailableStatefulSet)."""
+    rolling = (spec.get("updateStrategy") or {}).get("rollingUpdate") or {}
+    rolling.pop("maxUnavailable", None)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -18,7 +18,7 @@ def _with_claims(template: Obj, spec: Obj) -> Obj:
     volumes = pod.get("volumes") or []
     named = {volume.get("name") for volume in volumes}
     added = [{"name": name, "emptyDir": {}} for name in claims if name not in named]
-    return template | {"spec": pod | {"volumes": [*volumes, *added]}} if added else template
+    return template | {"spec": pod | {"volumes": [*added, *volumes]}} if added else template
 
 
 def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]:
@@ -105,9 +105,8 @@ def counted_status_errors(obj: Obj, fields: tuple[str, ...]) -> list[FieldError]
     for field in ("replicas", *fields):
         errors += not_negative(status.get(field, 0), where.child(field))
         if field != "replicas" and status.get(field, 0) > total:
-            errors.append(
-                fielderrors.invalid(where.child(field), status[field], "cannot be greater than status.replicas")
-            )
+            detail = "cannot be greater than status.replicas"
+            errors.append(fielderrors.invalid(where.child(field), status.get(field, 0), detail))
     ready, available = status.get("readyReplicas", 0), status.get("availableReplicas", 0)
     if available > ready:
         detail = "cannot be greater than readyReplicas"

@@ -192,5 +192,30 @@ def spreading_errors(constraints: list[Obj], where: Path) -> list[FieldError]:
         for field in ("nodeAffinityPolicy", "nodeTaintsPolicy"):
             if constraint.get(field) not in (None, *_HONOR):
                 errors.append(fielderrors.not_supported(place.child(field), constraint[field], _HONOR))
+        errors += _label_keys(constraint, place)
         errors += selector_errors(constraint.get("labelSelector"), place.child("labelSelector"))
+    return errors
+
+
+def _label_keys(constraint: Obj, where: Path) -> list[FieldError]:
+    """`matchLabelKeys` of a constraint."""
+    keys, selector, place = (
+        constraint.get("matchLabelKeys") or [],
+        constraint.get("labelSelector"),
+        where.child("matchLabelKeys"),
+    )
+    if not keys:
+        return []
+    if selector is None:
+        return [fielderrors.forbidden(place, "must not be specified when labelSelector is not set")]
+    selected = {
+        *(selector.get("matchLabels") or {}),
+        *(term.get("key") for term in selector.get("matchExpressions") or ()),
+    }
+    errors: list[FieldError] = []
+    for index, key in enumerate(keys):
+        errors += [fielderrors.invalid(place.index(index), key, text) for text in is_qualified_name(key)]
+        if key in selected:
+            detail = "exists in both matchLabelKeys and labelSelector"
+            errors.append(fielderrors.invalid(place.index(index), key, detail))
     return errors

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bowsprit.controlplane.core.resourcerules import NOT_NEGATIVE, requirements_errors
+from bowsprit.controlplane.core.restartrules import resize_policy_errors, restart_errors, used_claim_errors
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
@@ -87,13 +88,9 @@ def container_errors(
         sidecar = init and container.get("restartPolicy") == "Always"
         if init and not sidecar:
             errors += _only_for_running(container, place, "init containers without restartPolicy=Always")
-            policy = container.get("restartPolicy")
-            if policy not in (None, "Always", "Never", "OnFailure"):
-                errors.append(
-                    fielderrors.not_supported(place.child("restartPolicy"), policy, ["Always", "Never", "OnFailure"])
-                )
         else:
             errors += _handlers(container, place, spec)
+        errors += restart_errors(container, place)
         for number, port in enumerate(container.get("ports") or ()):
             if port.get("hostPort") and not init:
                 key = f"{port.get('protocol')}/{port.get('hostIP', '')}/{port['hostPort']}"
@@ -143,7 +140,13 @@ def common_errors(
         errors.append(fielderrors.required(where.child("imagePullPolicy")))
     elif pull not in _PULL_POLICIES:
         errors.append(fielderrors.not_supported(where.child("imagePullPolicy"), pull, _PULL_POLICIES))
-    errors += requirements_errors(container.get("resources"), where.child("resources"))
+    resources = container.get("resources") or {}
+    errors += requirements_errors(resources, where.child("resources"))
+    known = [claim["name"] for claim in spec.get("resourceClaims") or () if claim.get("name")]
+    errors += used_claim_errors(resources.get("claims") or [], where.child("resources", "claims"), known)
+    errors += resize_policy_errors(
+        container.get("resizePolicy") or [], where.child("resizePolicy"), spec.get("restartPolicy", "")
+    )
     errors += _security(container.get("securityContext"), where.child("securityContext"))
     return errors
 
@@ -205,6 +208,8 @@ def _env_source(source: Obj, value: str, where: Path) -> list[FieldError]:
         errors += field_ref_errors(reference, _ENV_FIELDS, where.child("fieldRef"))
     if (reference := source.get("resourceFieldRef")) is not None:
         errors += resource_ref_errors(reference, where.child("resourceFieldRef"), volume=False)
+    if (reference := source.get("fileKeyRef")) is not None:
+        errors += _file_key(reference, where.child("fileKeyRef"))
     for kind in ("configMapKeyRef", "secretKeyRef"):
         if (reference := source.get(kind)) is not None:
             errors += name_errors(reference.get("name", ""), where.child(kind, "name"), is_dns1123_subdomain)
@@ -219,6 +224,17 @@ def _env_source(source: Obj, value: str, where: Path) -> list[FieldError]:
     elif len(kinds) > 1:
         errors.append(fielderrors.invalid(where, "", "may not have more than one field specified at a time"))
     return errors
+
+
+def _file_key(reference: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for field, rule in (("key", is_relaxed_env_var_name), ("volumeName", is_dns1123_label)):
+        value, place = reference.get(field, ""), where.child(field)
+        errors += name_errors(value, place, rule) if value else [fielderrors.required(place)]
+    target = reference.get("path", "")
+    if not target:
+        return [*errors, fielderrors.required(where.child("path"))]
+    return errors + no_backsteps(target, where.child("path"))
 
 
 def _key(key: str, where: Path) -> list[FieldError]:
@@ -309,13 +325,13 @@ def _mounts(container: Obj, where: Path, volumes: Mapping[str, Obj]) -> list[Fie
         if mount.get("subPath") and mount.get("subPathExpr"):
             errors.append(
                 fielderrors.invalid(
-                    where.child("subPathExpr"), mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive"
+                    place.child("subPathExpr"), mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive"
                 )
             )
         propagation = mount.get("mountPropagation")
         if propagation not in (None, "Bidirectional", "HostToContainer", "None"):
             supported = ["Bidirectional", "HostToContainer", "None"]
-            errors.append(fielderrors.not_supported(place.child("mountPropagation"), propagation, supported))
+            errors.append(fielderrors.not_supported(where.child("mountPropagation"), propagation, supported))
         elif propagation == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
             detail = "Bidirectional mount propagation is available only to privileged containers"
             errors.append(fielderrors.forbidden(place.child("mountPropagation"), detail))

@@ -8,6 +8,7 @@ from bowsprit.controlplane.core.affinityrules import affinity_errors, spreading_
 from bowsprit.controlplane.core.containerrules import common_errors, container_errors, seccomp_errors, user_errors
 from bowsprit.controlplane.core.qos import qos_class
 from bowsprit.controlplane.core.resourcerules import amount_errors
+from bowsprit.controlplane.core.restartrules import pod_claim_errors, used_claim_errors
 from bowsprit.controlplane.core.volumerules import volume_errors
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.machinery import fielderrors
@@ -37,7 +38,7 @@ UPDATE_DETAIL = (
 def validate_pod(obj: Obj) -> list[FieldError]:
     """A pod to be created."""
     spec, where = obj.get("spec") or {}, path("spec")
-    errors = pod_spec_errors(spec, where)
+    errors = pod_spec_errors(spec, where, pod=obj["metadata"].get("name", ""), of_pod=True)
     for kind in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
             image, place = container.get("image", ""), where.child(kind).index(index).child("image")
@@ -51,9 +52,10 @@ def validate_pod(obj: Obj) -> list[FieldError]:
     return errors
 
 
-def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
-    """A PodSpec."""
-    errors, volumes = volume_errors(spec.get("volumes") or [], where.child("volumes"))
+def pod_spec_errors(spec: Obj, where: Path, *, pod: str = "", of_pod: bool = False) -> list[FieldError]:
+    """A PodSpec. `pod` is the name of the pod, `of_pod` tells it from a template."""
+    errors, volumes = volume_errors(spec.get("volumes") or [], where.child("volumes"), pod=pod, of_pod=of_pod)
+    errors += pod_claim_errors(spec.get("resourceClaims") or [], where.child("resourceClaims"))
     if not spec.get("containers"):
         errors.append(fielderrors.required(where.child("containers")))
     names: set[str] = set()
@@ -63,6 +65,7 @@ def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
         spec.get("initContainers") or [], where.child("initContainers"), volumes, spec, names, init=True
     )
     errors += _ephemeral(spec, where.child("ephemeralContainers"), volumes, names)
+    errors += _whole_resources(spec, where.child("resources"))
     errors += _policies(spec, where)
     errors += label_errors(spec.get("nodeSelector"), where.child("nodeSelector"))
     errors += _security(spec, where)
@@ -75,8 +78,36 @@ def pod_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     errors += toleration_errors(spec.get("tolerations") or [], where.child("tolerations"))
     errors += _host_aliases(spec, where)
     errors += _classes(spec, where)
+    errors += _file_keys(spec, where)
     for name, text in (spec.get("overhead") or {}).items():
         errors += amount_errors(name, text, where.child("overhead").key(name))
+    return errors
+
+
+def _whole_resources(spec: Obj, where: Path) -> list[FieldError]:
+    """Resources of the pod as a whole, which cannot claim devices."""
+    claims = (spec.get("resources") or {}).get("claims")
+    if claims is None:
+        return []
+    known = [claim["name"] for claim in spec.get("resourceClaims") or () if claim.get("name")]
+    detail = "claims may not be set for Resources at pod-level"
+    return [
+        fielderrors.forbidden(where.child("claims"), detail),
+        *used_claim_errors(claims, where.child("claims"), known),
+    ]
+
+
+def _file_keys(spec: Obj, where: Path) -> list[FieldError]:
+    """Files that variables come from lie in volumes of the pod."""
+    names = {volume.get("name") for volume in spec.get("volumes") or ()}
+    errors: list[FieldError] = []
+    for kind in ("initContainers", "containers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            for number, entry in enumerate(container.get("env") or ()):
+                name = ((entry.get("valueFrom") or {}).get("fileKeyRef") or {}).get("volumeName", "")
+                if name and name not in names:
+                    place = where.child(kind).index(index).child("env").index(number)
+                    errors.append(fielderrors.not_found(place.child("valueFrom", "fileKeyRef", "volumeName"), name))
     return errors
 
 
@@ -180,6 +211,11 @@ def _names(spec: Obj, where: Path) -> list[FieldError]:
     for field in ("hostname", "subdomain"):
         if spec.get(field):
             errors += name_errors(spec[field], where.child(field), is_dns1123_label)
+    if (override := spec.get("hostnameOverride")) is not None:
+        errors += name_errors(override, where.child("hostnameOverride"), is_dns1123_subdomain)
+        if spec.get("setHostnameAsFQDN"):
+            place = where.child("setHostnameAsFQDN")
+            errors.append(fielderrors.forbidden(place, "cannot be set when hostnameOverride is set"))
     return errors
 
 
@@ -248,7 +284,7 @@ def validate_pod_update(new: Obj, old: Obj, subresource: str = "") -> list[Field
     """A change of the spec, through the main endpoint or a subresource."""
     where = path("spec")
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    errors = pod_spec_errors(after, where)
+    errors = pod_spec_errors(after, where, pod=new["metadata"].get("name", ""), of_pod=True)
     if subresource == "resize":
         if qos_class(after) != (old.get("status") or {}).get("qosClass", qos_class(before)):
             detail = "Pod QOS Class may not change as a result of resizing"

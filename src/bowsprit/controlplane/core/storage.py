@@ -60,6 +60,7 @@ class ClaimStrategy(Strategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"phase": "Pending"}
+        _drop_foreign_sources(obj["spec"])
         _mirror_data_source(obj["spec"])
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
@@ -71,6 +72,18 @@ class ClaimStrategy(Strategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return claim_update_errors(new, old)
+
+
+def _drop_foreign_sources(spec: Obj) -> None:
+    """Sources that upstream lets through with open gates only: other namespaces, and kinds that were never known to the older
+    of the two fields."""
+    if (spec.get("dataSourceRef") or {}).get("namespace"):
+        del spec["dataSourceRef"]
+    source = spec.get("dataSource")
+    if source is not None:
+        known = {"PersistentVolumeClaim": "", "VolumeSnapshot": "snapshot.storage.k8s.io"}
+        if known.get(source.get("kind", "")) != (source.get("apiGroup") or ""):
+            del spec["dataSource"]
 
 
 def _mirror_data_source(spec: Obj) -> None:

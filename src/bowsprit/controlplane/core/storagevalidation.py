@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from bowsprit.controlplane.core.affinityrules import node_selector_errors
-from bowsprit.controlplane.core.volumerules import source_errors
+from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
 from bowsprit.controlplane.countrules import one_of
-from bowsprit.controlplane.labelrules import name_errors, selector_errors
+from bowsprit.controlplane.labelrules import label_errors, name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.quantity import Quantity
-from bowsprit.machinery.validation import is_dns1123_subdomain
+from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain, is_qualified_name
 
 _MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 _RECLAIM = ["Delete", "Recycle", "Retain"]
@@ -35,6 +37,38 @@ def volume_source(spec: Obj) -> Obj:
     return {key: value for key, value in spec.items() if key not in _OTHER_FIELDS and value is not None}
 
 
+_ORDER = (
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+)
+_SECRETS = (
+    "controllerPublishSecretRef",
+    "controllerExpandSecretRef",
+    "nodePublishSecretRef",
+    "nodeExpandSecretRef",
+)
+
+
 def persistent_volume_errors(obj: Obj) -> list[FieldError]:
     """A PersistentVolume."""
     spec, where = obj.get("spec") or {}, path("spec")
@@ -42,34 +76,109 @@ def persistent_volume_errors(obj: Obj) -> list[FieldError]:
     capacity = spec.get("capacity") or {}
     if not capacity:
         errors.append(fielderrors.required(where.child("capacity")))
-    elif "storage" not in capacity or len(capacity) > 1:
-        errors.append(fielderrors.not_supported(where.child("capacity"), dict(capacity), ["storage"]))
+    if "storage" not in capacity or len(capacity) > 1:
+        shown = dict(capacity) or None
+        errors.append(fielderrors.not_supported(where.child("capacity"), shown, ["storage"]))
     for name, text in capacity.items():
-        amount = Quantity.parse(text)
+        amount, place = Quantity.parse(text), where.child("capacity").key(name)
+        if amount.value() < 0:
+            errors.append(fielderrors.invalid(place, amount.value(), "must be a valid resource quantity"))
         if amount.sign() <= 0:
-            errors.append(fielderrors.invalid(where.child("capacity").key(name), str(amount), _POSITIVE))
+            errors.append(fielderrors.invalid(place, str(amount), _POSITIVE))
     policy = spec.get("persistentVolumeReclaimPolicy")
     errors += one_of(policy, _RECLAIM, where.child("persistentVolumeReclaimPolicy"), required=False)
-    if (affinity := spec.get("nodeAffinity")) is not None:
+    affinity = spec.get("nodeAffinity")
+    if affinity is not None:
         place = where.child("nodeAffinity", "required")
-        required = affinity.get("required")
-        if required is None:
+        if affinity.get("required") is None:
             errors.append(fielderrors.required(place, "must specify required node constraints"))
         else:
-            errors += node_selector_errors(required, place)
-    source = volume_source(spec)
-    if "local" in source:
-        if not source["local"].get("path"):
-            errors.append(fielderrors.required(where.child("local", "path")))
-        if spec.get("nodeAffinity") is None:
-            errors.append(fielderrors.required(path("metadata", "annotations"), "Local volume requires node affinity"))
-        source = {key: value for key, value in source.items() if key != "local"} or {"emptyDir": {}}
-    if "csi" in source and not source["csi"].get("volumeHandle"):
-        errors.append(fielderrors.required(where.child("csi", "volumeHandle")))
-    errors += source_errors(source, where)
+            errors += node_selector_errors(affinity["required"], place)
+    errors += _backends(spec, where, obj["metadata"].get("name", ""))
+    target = (spec.get("hostPath") or {}).get("path", "")
+    if policy == "Recycle" and target.startswith("/") and posixpath.normpath(target) in ("/", "//"):
+        detail = "may not be 'recycle' for a hostPath mount of '/'"
+        errors.append(fielderrors.forbidden(where.child("persistentVolumeReclaimPolicy"), detail))
     if spec.get("storageClassName"):
         errors += name_errors(spec["storageClassName"], where.child("storageClassName"), is_dns1123_subdomain)
-    return errors + _volume_mode(spec, where)
+    errors += _volume_mode(spec, where)
+    return errors + _attributes_class(spec, where)
+
+
+def _attributes_class(spec: Obj, where: Path) -> list[FieldError]:
+    name = spec.get("volumeAttributesClassName")
+    if name is None:
+        return []
+    place = where.child("volumeAttributesClassName")
+    if not name:
+        errors = [fielderrors.required(place, "an empty string is disallowed")]
+    else:
+        errors = name_errors(name, place, is_dns1123_subdomain)
+    if spec.get("csi") is None:
+        detail = "has to be specified when using volumeAttributesClassName"
+        errors.append(fielderrors.required(where.child("csi"), detail))
+    return errors
+
+
+def _backends(spec: Obj, where: Path, name: str) -> list[FieldError]:
+    """Exactly one source."""
+    errors: list[FieldError] = []
+    kinds = [kind for kind in _ORDER if spec.get(kind) is not None]
+    for position, kind in enumerate(kinds):
+        source = spec[kind]
+        if position and kind != "flexVolume":
+            place = where.child("cephFS" if kind == "cephfs" else kind)
+            errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type"))
+            continue
+        # Upstream calls this one by another name only here.
+        place = where.child("persistentDisk" if kind == "gcePersistentDisk" else kind)
+        errors += _csi(source, place) if kind == "csi" else backend_errors(kind, source, place, of_cluster=True)
+        errors += _of_the_cluster(kind, source, place, name)
+        if kind == "local" and spec.get("nodeAffinity") is None:
+            errors.append(fielderrors.required(where.child("nodeAffinity"), "Local volume requires node affinity"))
+    if not kinds:
+        errors.append(fielderrors.required(where, "must specify a volume type"))
+    return errors
+
+
+def _csi(source: Obj, where: Path) -> list[FieldError]:
+    errors = driver_name_errors(source.get("driver", ""), where.child("driver"))
+    if not source.get("volumeHandle"):
+        errors.append(fielderrors.required(where.child("volumeHandle")))
+    for field in _SECRETS:
+        if (secret := source.get(field)) is not None:
+            for member, rule in (("name", is_dns1123_subdomain), ("namespace", is_dns1123_label)):
+                place = where.child(field, member)
+                given = secret.get(member, "")
+                errors += name_errors(given, place, rule) if given else [fielderrors.required(place)]
+    return errors
+
+
+def _of_the_cluster(kind: str, source: Obj, where: Path, name: str) -> list[FieldError]:
+    """What sources of PersistentVolumes have beyond those of pods: references into namespaces."""
+    errors: list[FieldError] = []
+    secret = source.get("secretRef") or {}
+    if kind == "iscsi":
+        if source.get("initiatorName") is not None and len(f"{name}:{source.get('targetPortal', '')}") > 64:
+            detail = (
+                "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName "
+                "is specified."
+            )
+            errors.append(fielderrors.invalid(where.child("targetportal"), source.get("targetPortal", ""), detail))
+        if source.get("secretRef") is not None and not secret.get("name"):
+            errors.append(fielderrors.required(where.child("secretRef", "name")))
+    elif kind in ("cinder", "storageos") and source.get("secretRef") is not None and not secret.get("namespace"):
+        errors.append(fielderrors.required(where.child("secretRef", "namespace")))
+    elif kind == "azureFile" and source.get("secretNamespace") == "":
+        errors.append(fielderrors.required(where.child("secretNamespace")))
+    elif kind == "glusterfs" and (namespace := source.get("endpointsNamespace")) is not None:
+        place = where.child("endpointsNamespace")
+        if not namespace:
+            detail = "if the endpointnamespace is set, it must be a valid namespace name"
+            errors.append(fielderrors.invalid(place, "", detail))
+        else:
+            errors += name_errors(namespace, place, is_dns1123_label)
+    return errors
 
 
 def _access_modes(spec: Obj, where: Path) -> list[FieldError]:
@@ -78,7 +187,7 @@ def _access_modes(spec: Obj, where: Path) -> list[FieldError]:
     if not modes:
         return [fielderrors.required(place)]
     errors = [fielderrors.not_supported(place, mode, _MODES) for mode in modes if mode not in _MODES]
-    if "ReadWriteOncePod" in modes and len(modes) > 1:
+    if "ReadWriteOncePod" in modes and any(mode in _MODES and mode != "ReadWriteOncePod" for mode in modes):
         detail = "may not use ReadWriteOncePod with other access modes"
         errors.append(fielderrors.forbidden(place, detail))
     return errors
@@ -97,22 +206,39 @@ def persistent_volume_update_errors(new: Obj, old: Obj) -> list[FieldError]:
         errors.append(fielderrors.forbidden(path("spec", "persistentvolumesource"), detail))
     if after.get("volumeMode") != before.get("volumeMode"):
         errors.append(fielderrors.invalid(path("volumeMode"), after.get("volumeMode"), "field is immutable"))
-    if before.get("nodeAffinity") is not None and after.get("nodeAffinity") != before.get("nodeAffinity"):
-        detail = "field is immutable, except for updating from beta label to GA"
-        errors.append(fielderrors.invalid(path("nodeAffinity"), after.get("nodeAffinity"), detail))
+    if before.get("volumeAttributesClassName") is not None and after.get("volumeAttributesClassName") is None:
+        place = path("spec", "volumeAttributesClassName")
+        errors.append(fielderrors.forbidden(place, "update from non-nil value to nil is forbidden"))
     return errors
 
 
 def claim_errors(obj: Obj) -> list[FieldError]:
     """A PersistentVolumeClaim."""
-    spec, where = obj.get("spec") or {}, path("spec")
+    return claim_spec_errors(obj.get("spec") or {}, path("spec"))
+
+
+def claim_template_errors(template: Obj, where: Path) -> list[FieldError]:
+    """A claim that is made for a pod: of its metadata only labels and annotations may be given."""
+    metadata, place = template.get("metadata") or {}, where.child("metadata")
     errors: list[FieldError] = []
-    modes, place = spec.get("accessModes") or [], where.child("accessModes")
-    if not modes:
-        errors.append(fielderrors.required(place, "at least 1 access mode is required"))
-    errors += [fielderrors.not_supported(place, mode, _MODES) for mode in modes if mode not in _MODES]
-    if "ReadWriteOncePod" in modes and len(modes) > 1:
-        errors.append(fielderrors.forbidden(place, "may not use ReadWriteOncePod with other access modes"))
+    for key in metadata.get("annotations") or {}:
+        errors += [
+            fielderrors.invalid(place.child("annotations"), key, text) for text in is_qualified_name(key.lower())
+        ]
+    errors += label_errors(metadata.get("labels"), place.child("labels"))
+    for field, value in metadata.items():
+        if field not in ("annotations", "labels") and value:
+            errors.append(fielderrors.forbidden(place.child(field), "cannot be set"))
+    return errors + claim_spec_errors(template.get("spec") or {}, where.child("spec"))
+
+
+def claim_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
+    """A PersistentVolumeClaimSpec."""
+    errors: list[FieldError] = []
+    if not spec.get("accessModes"):
+        errors.append(fielderrors.required(where.child("accessModes"), "at least 1 access mode is required"))
+    else:
+        errors += _access_modes(spec, where)
     errors += selector_errors(spec.get("selector"), where.child("selector"))
     size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
     spot = where.child("resources").key("storage")
@@ -123,8 +249,18 @@ def claim_errors(obj: Obj) -> list[FieldError]:
     if spec.get("storageClassName"):
         errors += name_errors(spec["storageClassName"], where.child("storageClassName"), is_dns1123_subdomain)
     errors += _volume_mode(spec, where)
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
     for field in ("dataSource", "dataSourceRef"):
         errors += _data_source(spec.get(field), where.child(field))
+    if source is not None and reference is not None:
+        if reference.get("namespace"):
+            detail = "may not be specified when dataSourceRef.namespace is specified"
+            errors.append(fielderrors.invalid(where, {}, detail))
+        elif any(source.get(field) != reference.get(field) for field in ("apiGroup", "kind", "name")):
+            errors.append(fielderrors.invalid(where, {}, "must match dataSourceRef"))
+    if spec.get("volumeAttributesClassName"):
+        place = where.child("volumeAttributesClassName")
+        errors += name_errors(spec["volumeAttributesClassName"], place, is_dns1123_subdomain)
     return errors
 
 
@@ -132,8 +268,12 @@ def _data_source(source: Obj | None, where: Path) -> list[FieldError]:
     if source is None:
         return []
     errors = [fielderrors.required(where.child(field)) for field in ("name", "kind") if not source.get(field)]
-    if not source.get("apiGroup") and source.get("kind") not in (None, "", "PersistentVolumeClaim"):
-        errors.append(fielderrors.invalid(where, source.get("kind"), ""))
+    group, kind = source.get("apiGroup") or "", source.get("kind", "")
+    if not group and kind != "PersistentVolumeClaim":
+        detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
+        errors.append(fielderrors.invalid(where, kind, detail))
+    if group:
+        errors += name_errors(group, where.child("apiGroup"), is_dns1123_subdomain)
     return errors
 
 
@@ -146,11 +286,13 @@ def claim_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     for field in ("volumeName", "storageClassName"):
         if not before.get(field) and after.get(field):
             before[field] = after[field]
+    wanted, had = _storage(after), _storage(before)
+    if wanted is not None and had is not None and wanted < had and not _shrinks_to_allocated(new, old):
+        place = path("spec", "resources", "requests", "storage")
+        errors.append(fielderrors.forbidden(place, "field can not be less than status.capacity"))
+    if after.get("volumeMode") != before.get("volumeMode"):
+        errors.append(fielderrors.invalid(path("volumeMode"), after.get("volumeMode"), "field is immutable"))
     if bound:
-        wanted, had = _storage(after), _storage(before)
-        if wanted is not None and had is not None and wanted < had and not _shrinks_to_allocated(new, old):
-            place = path("spec", "resources", "requests", "storage")
-            errors.append(fielderrors.forbidden(place, "field can not be less than status.capacity"))
         after["resources"] = before.get("resources")
         after["volumeAttributesClassName"] = before.get("volumeAttributesClassName")
     if {k: v for k, v in after.items() if v is not None} != {k: v for k, v in before.items() if v is not None}:
@@ -170,4 +312,4 @@ def _shrinks_to_allocated(new: Obj, old: Obj) -> bool:
     """A failed expansion may be taken back, but not below what is there (KEP-1790)."""
     capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage")
     wanted = _storage(new.get("spec") or {})
-    return capacity is not None and wanted is not None and wanted > Quantity.parse(capacity)
+    return wanted is not None and wanted > Quantity.parse(capacity or "0")

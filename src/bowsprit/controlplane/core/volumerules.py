@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bowsprit.controlplane.core.containerrules import (
     VOLUME_FIELDS,
     field_ref_errors,
     local_path_errors,
-    no_backsteps,
     resource_ref_errors,
 )
-from bowsprit.controlplane.labelrules import name_errors
+from bowsprit.controlplane.core.storagevalidation import claim_template_errors
+from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
+from bowsprit.controlplane.labelrules import name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
+from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.quantity import Quantity
-from bowsprit.machinery.validation import is_dns1123_label
+from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
 
-_HOST_PATH_TYPES = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]
 _MODE = "must be a number between 0 and 0777 (octal), both inclusive"
-# One field that each of these sources must have.
-_REQUIRED = {
-    "gcePersistentDisk": ("pdName",),
-    "awsElasticBlockStore": ("volumeID",),
-    "nfs": ("server", "path"),
-    "glusterfs": ("endpoints", "path"),
-    "flexVolume": ("driver",),
-    "cephfs": ("monitors",),
-    "rbd": ("monitors", "image"),
-    "cinder": ("volumeID",),
-    "quobyte": ("registry", "volume"),
-    "vsphereVolume": ("volumePath",),
-    "portworxVolume": ("volumeID",),
-    "azureFile": ("secretName", "shareName"),
-    "azureDisk": ("diskName", "diskURI"),
-    "scaleIO": ("gateway", "system", "volumeName"),
-    "storageos": (),
-    "csi": ("driver",),
-    "persistentVolumeClaim": ("claimName",),
-}
+_PULL_POLICIES = ["Always", "IfNotPresent", "Never"]
+_KEY_TYPES = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"]
+_NO_TEMPLATE = "one of fieldRef and resourceFieldRef is required"
 # The order in which upstream looks at them; the second one found is the one too many.
 _ORDER = (
     "emptyDir",
@@ -57,6 +42,7 @@ _ORDER = (
     "quobyte",
     "downwardAPI",
     "fc",
+    "flexVolume",
     "configMap",
     "azureFile",
     "vsphereVolume",
@@ -68,18 +54,27 @@ _ORDER = (
     "scaleIO",
     "csi",
     "ephemeral",
-    "flexVolume",
     "image",
 )
+# Upstream's complaint about a second source has these names.
+_MISSPELT = {"cephfs": "cephFS", "downwardAPI": "downwarAPI"}
 
 
-def volume_errors(volumes: list[Obj], where: Path) -> tuple[list[FieldError], dict[str, Obj]]:
-    """All volumes of a pod: what is wrong with them, and the good ones by name (mounts may refer to these only)."""
+def volume_errors(
+    volumes: list[Obj], where: Path, *, pod: str = "", of_pod: bool = False
+) -> tuple[list[FieldError], dict[str, Obj]]:
+    """All volumes of a pod: what is wrong with them, and the good ones by name (mounts may refer to these only).
+
+    Args:
+        pod: the pod's name, from which the names of claims for ephemeral volumes are made.
+        of_pod: they are a pod's own and not a template's, which somebody may complete.
+    """
     errors: list[FieldError] = []
     good: dict[str, Obj] = {}
+    created = {f"{pod}-{volume.get('name', '')}" for volume in volumes if pod and volume.get("ephemeral") is not None}
     for index, volume in enumerate(volumes):
         place, name = where.index(index), volume.get("name", "")
-        found = source_errors(volume, place)
+        found = source_errors(volume, place, of_pod=of_pod)
         if not name:
             found.append(fielderrors.required(place.child("name")))
         else:
@@ -89,35 +84,31 @@ def volume_errors(volumes: list[Obj], where: Path) -> tuple[list[FieldError], di
         if not found:
             good[name] = volume
         errors += found
+        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if claim in created:
+            spot = place.child("persistentVolumeClaim", "claimName")
+            detail = "must not reference a PVC that gets created for an ephemeral volume"
+            errors.append(fielderrors.invalid(spot, claim, detail))
     return errors, good
 
 
-def source_errors(volume: Obj, where: Path) -> list[FieldError]:
+def source_errors(volume: Obj, where: Path, *, of_pod: bool) -> list[FieldError]:
     """Exactly one source, and what it must hold."""
     errors: list[FieldError] = []
     kinds = [kind for kind in _ORDER if volume.get(kind) is not None]
     for position, kind in enumerate(kinds):
-        place = where.child(kind)
         if position:
+            place = where.child(_MISSPELT.get(kind, kind))
             errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type"))
         else:
-            errors += _source(kind, volume[kind], place)
+            errors += _source(kind, volume[kind], where.child(kind), of_pod=of_pod)
     if not kinds:
         errors.append(fielderrors.required(where, "must specify a volume type"))
     return errors
 
 
-def _source(kind: str, source: Obj, where: Path) -> list[FieldError]:
+def _source(kind: str, source: Obj, where: Path, *, of_pod: bool) -> list[FieldError]:
     match kind:
-        case "emptyDir":
-            limit = source.get("sizeLimit")
-            if limit is not None and Quantity.parse(limit).sign() < 0:
-                return [
-                    fielderrors.forbidden(where.child("sizeLimit"), "SizeLimit field must be a valid resource quantity")
-                ]
-            return []
-        case "hostPath":
-            return host_path_errors(source, where)
         case "secret":
             return _keyed(source, where, "secretName", source.get("secretName", ""))
         case "configMap":
@@ -126,23 +117,36 @@ def _source(kind: str, source: Obj, where: Path) -> list[FieldError]:
             return _mode(source.get("defaultMode"), where.child("defaultMode")) + _downward(source, where)
         case "projected":
             return _mode(source.get("defaultMode"), where.child("defaultMode")) + _projected(source, where)
+        case "csi":
+            return _csi(source, where)
+        case "image":
+            return _image(source, where, of_pod=of_pod)
         case "ephemeral":
             if source.get("volumeClaimTemplate") is None:
                 return [fielderrors.required(where.child("volumeClaimTemplate"))]
-            return []
-        case "iscsi":
-            return _iscsi(source, where)
-    return [fielderrors.required(where.child(field)) for field in _REQUIRED.get(kind, ()) if not source.get(field)]
+            return claim_template_errors(source["volumeClaimTemplate"], where.child("volumeClaimTemplate"))
+    return backend_errors(kind, source, where)
 
 
-def host_path_errors(source: Obj, where: Path) -> list[FieldError]:
-    """A HostPathVolumeSource."""
-    target = source.get("path", "")
-    if not target:
-        return [fielderrors.required(where.child("path"))]
-    errors = no_backsteps(target, where.child("path"))
-    if source.get("type") is not None and source["type"] not in _HOST_PATH_TYPES:
-        errors.append(fielderrors.not_supported(where.child("type"), source["type"], _HOST_PATH_TYPES))
+def _csi(source: Obj, where: Path) -> list[FieldError]:
+    errors = driver_name_errors(source.get("driver", ""), where.child("driver"))
+    if (secret := source.get("nodePublishSecretRef")) is not None:
+        if not secret.get("name"):
+            errors.append(fielderrors.required(where.child("nodePublishSecretRef", "name")))
+        else:
+            errors += name_errors(secret["name"], where.child("name"), is_dns1123_subdomain)
+    return errors
+
+
+def _image(source: Obj, where: Path, *, of_pod: bool) -> list[FieldError]:
+    errors: list[FieldError] = []
+    reference, policy = source.get("reference", ""), source.get("pullPolicy", "")
+    if not reference and of_pod:
+        errors.append(fielderrors.required(where.child("reference")))
+    if not policy:
+        errors.append(fielderrors.required(where.child("pullPolicy")))
+    elif policy not in _PULL_POLICIES:
+        errors.append(fielderrors.not_supported(where.child("pullPolicy"), policy, _PULL_POLICIES))
     return errors
 
 
@@ -160,12 +164,8 @@ def _items(items: list[Obj], where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     for index, item in enumerate(items):
         place = where.index(index)
-        if not item.get("key"):
-            errors.append(fielderrors.required(place.child("key")))
-        if not item.get("path"):
-            errors.append(fielderrors.required(place.child("path")))
-        else:
-            errors += _descending(item["path"], place.child("path"))
+        errors += [fielderrors.required(place.child(field)) for field in ("key", "path") if not item.get(field)]
+        errors += _descending(item.get("path", ""), place.child("path"))
         errors += _mode(item.get("mode"), place.child("mode"))
     return errors
 
@@ -178,77 +178,149 @@ def _descending(target: str, where: Path) -> list[FieldError]:
 
 
 def _downward(source: Obj, where: Path) -> list[FieldError]:
+    """Upstream tells nobody which item is meant."""
     errors: list[FieldError] = []
-    for index, item in enumerate(source.get("items") or ()):
-        place = where.child("items").index(index)
+    for item in source.get("items") or ():
         if not item.get("path"):
-            errors.append(fielderrors.required(place.child("path")))
-        else:
-            errors += _descending(item["path"], place.child("path"))
+            errors.append(fielderrors.required(where.child("path")))
+        errors += _descending(item.get("path", ""), where.child("path"))
         field, resource = item.get("fieldRef"), item.get("resourceFieldRef")
         if field is not None:
-            errors += field_ref_errors(field, VOLUME_FIELDS, place.child("fieldRef"))
+            errors += field_ref_errors(field, VOLUME_FIELDS, where.child("fieldRef"))
             if resource is not None:
                 detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
                 errors.append(fielderrors.invalid(where, "resource", detail))
         elif resource is not None:
-            errors += resource_ref_errors(resource, place.child("resourceFieldRef"), volume=True)
+            errors += resource_ref_errors(resource, where.child("resourceFieldRef"), volume=True)
         else:
-            errors.append(
-                fielderrors.required(place.child("fieldRef"), "one of fieldRef and resourceFieldRef is required")
-            )
-        errors += _mode(item.get("mode"), place.child("mode"))
+            errors.append(fielderrors.required(where, _NO_TEMPLATE))
+        errors += _mode(item.get("mode"), where.child("mode"))
     return errors
 
 
 def _projected(source: Obj, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
+    taken: set[str] = set()
+
+    def take(target: str, shown: str) -> None:
+        if target in taken:
+            errors.append(fielderrors.invalid(where, shown, "conflicting duplicate paths"))
+        taken.add(target)
+
     for index, projection in enumerate(source.get("sources") or ()):
-        place = where.child("sources").index(index)
-        kinds = [
-            kind
-            for kind in ("secret", "configMap", "downwardAPI", "serviceAccountToken")
-            if projection.get(kind) is not None
-        ]
-        for position, kind in enumerate(kinds):
-            if position:
-                errors.append(fielderrors.forbidden(place.child(kind), "may not specify more than 1 volume type"))
-                continue
-            part = projection[kind]
-            if kind in ("secret", "configMap"):
+        place, kinds = where.child("sources").index(index), 0
+        for kind in ("secret", "configMap"):
+            if (part := projection.get(kind)) is not None:
+                kinds += 1
                 if not part.get("name"):
                     errors.append(fielderrors.required(place.child(kind, "name")))
                 errors += _items(part.get("items") or [], place.child(kind, "items"))
-            elif kind == "downwardAPI":
-                errors += _downward(part, place.child(kind))
-            else:
-                errors += _token(part, place.child(kind))
+                for item in part.get("items") or ():
+                    if item.get("path"):
+                        take(item["path"], part.get("name", ""))
+        if (part := projection.get("downwardAPI")) is not None:
+            kinds += 1
+            errors += _downward(part, place.child("downwardAPI"))
+            for item in part.get("items") or ():
+                if item.get("path"):
+                    take(item["path"], item["path"])
+        if (part := projection.get("serviceAccountToken")) is not None:
+            kinds += 1
+            errors += _token(part, place.child("serviceAccountToken"), where.child("path"))
+        if (part := projection.get("clusterTrustBundle")) is not None:
+            kinds += 1
+            errors += _trust_bundle(part, place.child("clusterTrustBundle"))
+            take(part.get("path", ""), part.get("path", ""))
+        if (part := projection.get("podCertificate")) is not None:
+            kinds += 1
+            errors += _certificate(part, place.child("podCertificate"))
+            for field in ("credentialBundlePath", "keyPath", "certificateChainPath"):
+                if part.get(field):
+                    take(part[field], part[field])
+        if kinds > 1:
+            errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type per source"))
     return errors
 
 
-def _token(part: Obj, where: Path) -> list[FieldError]:
+def _token(part: Obj, where: Path, target: Path) -> list[FieldError]:
     errors: list[FieldError] = []
-    seconds = part.get("expirationSeconds")
+    seconds, place = part.get("expirationSeconds"), where.child("expirationSeconds")
     if seconds is not None and seconds < 600:
-        errors.append(
-            fielderrors.invalid(
-                where.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes"
-            )
-        )
+        errors.append(fielderrors.invalid(place, seconds, "may not specify a duration less than 10 minutes"))
     elif seconds is not None and seconds > 1 << 32:
-        errors.append(
-            fielderrors.invalid(
-                where.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds"
-            )
-        )
+        errors.append(fielderrors.invalid(place, seconds, "may not specify a duration larger than 2^32 seconds"))
+    if not part.get("path"):
+        return [*errors, fielderrors.required(target)]
+    return errors + _descending(part["path"], target)
+
+
+def _trust_bundle(part: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    name, signer = part.get("name"), part.get("signerName")
+    if name is not None and signer is not None:
+        errors.append(fielderrors.invalid(where, part, "only one of name and signerName may be used"))
+    elif name is not None:
+        if not name:
+            errors.append(fielderrors.required(where.child("name"), "must be a valid object name"))
+        errors += [
+            fielderrors.invalid(where.child("name"), name, f"not a valid clustertrustbundlename: {text}")
+            for text in is_dns1123_subdomain(name.rpartition(":")[2])
+        ]
+        if part.get("labelSelector") is not None:
+            detail = "labelSelector must be unset if name is specified"
+            errors.append(fielderrors.invalid(where.child("labelSelector"), part["labelSelector"], detail))
+    elif signer is not None:
+        if not signer:
+            errors.append(fielderrors.required(where.child("signerName"), "must be a valid signer name"))
+        errors += signer_name_errors(signer, where.child("signerName"))
+        errors += selector_errors(part.get("labelSelector"), where.child("labelSelector"))
+    else:
+        errors.append(fielderrors.required(where, "either name or signerName must be specified"))
     if not part.get("path"):
         errors.append(fielderrors.required(where.child("path")))
+    return errors + _descending(part.get("path", ""), where.child("path"))
+
+
+def _certificate(part: Obj, where: Path) -> list[FieldError]:
+    errors = signer_name_errors(part.get("signerName", ""), where.child("signerName"))
+    key_type = part.get("keyType", "")
+    if key_type not in _KEY_TYPES:
+        errors.append(fielderrors.not_supported(where.child("keyType"), key_type, _KEY_TYPES))
+    seconds, place = part.get("maxExpirationSeconds"), where.child("maxExpirationSeconds")
+    most = 86400 if part.get("signerName", "").partition("/")[0].endswith("kubernetes.io") else 7862400
+    if seconds is not None and seconds < 3600:
+        errors.append(fielderrors.invalid(place, seconds, "if provided, maxExpirationSeconds must be >= 3600"))
+    if seconds is not None and seconds > most:
+        errors.append(fielderrors.invalid(place, seconds, f"if provided, maxExpirationSeconds must be <= {most}"))
+    targets = [field for field in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(field)]
+    for field in targets:
+        errors += _descending(part[field], where.child(field))
+    if not targets:
+        detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"
+        errors.append(fielderrors.required(where, detail))
     return errors
 
 
-def _iscsi(source: Obj, where: Path) -> list[FieldError]:
-    errors = [fielderrors.required(where.child(field)) for field in ("targetPortal", "iqn") if not source.get(field)]
-    lun = source.get("lun", 0)
-    if not 0 <= lun <= 255:
-        errors.append(fielderrors.invalid(where.child("lun"), lun, "must be between 0 and 255, inclusive"))
-    return errors
+def signer_name_errors(name: str, where: Path) -> list[FieldError]:
+    """`domain/path`, as signers of certificates are called (upstream ValidateSignerName)."""
+    if not name:
+        return [fielderrors.required(where)]
+    domain, slash, rest = name.partition("/")
+    if not slash or "/" in rest:
+        detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
+        return [fielderrors.invalid(where, name, detail)]
+    labels = domain.split(".")
+    errors = _first_problem(domain, labels, where, is_dns1123_label)
+    if len(labels) < 2:
+        detail = "should be a domain with at least two segments separated by dots"
+        errors.append(fielderrors.invalid(where, domain, detail))
+    return errors + _first_problem(rest, rest.split("."), where, is_dns1123_subdomain)
+
+
+def _first_problem(text: str, labels: list[str], where: Path, rule: Callable[[str], list[str]]) -> list[FieldError]:
+    for label in labels:
+        if problems := rule(label):
+            return [
+                fielderrors.invalid(where, text, f"validating label {quote(label)}: {problem}") for problem in problems
+            ]
+    return []
