@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -23,6 +24,7 @@ from bowsprit.extension import (
     RequestContext,
     Rule,
     Scale,
+    sqlite,
 )
 from bowsprit.machinery.errors import StatusError
 from bowsprit.machinery.names import GroupVersionResource
@@ -460,6 +462,27 @@ async def test_cluster_scoped_kind_without_spec(client: RestClient) -> None:
     made = await client.create(SHELVES, {"apiVersion": f"{GROUP}/v1", "kind": "Shelf", "metadata": {"name": "top"}})
     assert made["height"] == 3
     assert made["metadata"]["generation"] == 1
+
+
+async def test_kinds_may_live_in_stores_of_their_own(tmp_path: Path) -> None:
+    names = {"kept": sqlite(tmp_path / "kept.db"), "lost": None}
+
+    def app() -> App:
+        made = App("stores.example.com")
+        for name, storage in names.items():
+            made.kind(kind=name.title(), plural=name, storage=storage)(type(name.title(), (Kind,), {}))
+        return made
+
+    kept, lost = (GroupVersionResource("stores.example.com", "v1", name) for name in names)
+    async with standalone(app()) as client:
+        for gvr, kind in ((kept, "Kept"), (lost, "Lost")):
+            obj = {"apiVersion": "stores.example.com/v1", "kind": kind, "metadata": {"name": "a"}}
+            made = await client.create(gvr, obj, namespace="default")
+    async with standalone(app()) as client:
+        found = (await client.list(kept))["items"]
+        assert [(item["kind"], item["metadata"]["name"]) for item in found] == [("Kept", "a")]
+        assert (await client.list(lost))["items"] == []
+        assert made["metadata"]["resourceVersion"] == found[0]["metadata"]["resourceVersion"] == "2"
 
 
 async def test_plain_pydantic_models_keep_their_names() -> None:

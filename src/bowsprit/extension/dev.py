@@ -13,9 +13,10 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ class Served:
     group_versions: list[GroupVersion]
     port: int
     ca_bundle: bytes
+    files: frozenset[str] = field(default=frozenset(), compare=False)  # that it has imported
 
 
 def announce(app: App, port: int, ca_bundle: bytes) -> None:
@@ -49,7 +51,9 @@ def announce(app: App, port: int, ca_bundle: bytes) -> None:
     number = os.environ.pop(READY_FD, "")
     if number:
         gvs = [gv.api_version for gv in app.group_versions]
-        line = json.dumps({"name": app.name, "groupVersions": gvs, "port": port, "ca": ca_bundle.decode()})
+        line = json.dumps(
+            {"name": app.name, "groupVersions": gvs, "port": port, "ca": ca_bundle.decode(), "files": imported_files()}
+        )
         with os.fdopen(int(number), "w") as pipe:
             pipe.write(line + "\n")
 
@@ -64,20 +68,40 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # it went before we could ask
 
 
-def source_state(file: Path) -> dict[str, tuple[int, int]]:
-    """Modification times and sizes of the Python files in and below a file's folder."""
+def source_state(file: Path, imported: frozenset[str] = frozenset()) -> dict[str, tuple[int, int]]:
+    """Modification times and sizes of the Python files in and below a file's folder; of those imported, if that is known."""
+    if imported:
+        return {path: found for path in imported if (found := _state(path)) is not None}
     state: dict[str, tuple[int, int]] = {}
     for folder, folders, names in os.walk(file.parent):
         folders[:] = [each for each in folders if not each.startswith((".", "__pycache__")) and each not in _NO_SOURCE]
         for name in names:
             if name.endswith(".py"):
                 path = os.path.join(folder, name)
-                with contextlib.suppress(OSError):
-                    info = os.stat(path)
-                    state[path] = (info.st_mtime_ns, info.st_size)
+                if (found := _state(path)) is not None:
+                    state[path] = found
         if len(state) > _MOST_FILES:
             break
     return state
+
+
+def _state(path: str) -> tuple[int, int] | None:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_size
+
+
+def imported_files() -> list[str]:
+    """The source files of this process that an author may change: not those of installed packages."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    places = sysconfig.get_paths()
+    installed = (
+        *(places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[2]),
+    )
+    return sorted(file for file in files if file and file.endswith(".py") and not file.startswith(installed))
 
 
 _NO_SOURCE = frozenset({"node_modules", "venv", "site-packages"})
@@ -131,7 +155,7 @@ class Development:
         before = source_state(self._source)
         child, served = await self._start(folder)
         ended: asyncio.Future[Any] = asyncio.ensure_future(child.wait())
-        changed: asyncio.Future[Any] = asyncio.ensure_future(self._change(before))
+        changed: asyncio.Future[Any] = asyncio.ensure_future(self._change(before, served))
         try:
             await asyncio.wait({served, ended, changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if served.done() and served.result() is not None:
@@ -174,10 +198,16 @@ class Development:
             os.close(writing)
         return child, asyncio.ensure_future(_announced(reading))
 
-    async def _change(self, before: dict[str, tuple[int, int]]) -> str:
+    async def _change(self, before: dict[str, tuple[int, int]], served: asyncio.Future[Any]) -> str:
+        """The name of the file that changed: one that is imported, or any of the folder while that is not known."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            now = source_state(self._source)
+            known: Served | None = served.result() if served.done() else None
+            if known is not None and known.files:
+                now = source_state(self._source, known.files)
+                before = {path: before.get(path, now.get(path, (0, 0))) for path in known.files}
+            else:
+                now = source_state(self._source)
             if now != before:
                 different = sorted({*now, *before} - {path for path in now if now[path] == before.get(path)})
                 return Path(different[0]).name
@@ -229,7 +259,7 @@ async def _announced(descriptor: int) -> Served | None:
         return None
     told = json.loads(line)
     gvs = [GroupVersion.parse(text) for text in told["groupVersions"]]
-    return Served(told["name"], gvs, told["port"], told["ca"].encode())
+    return Served(told["name"], gvs, told["port"], told["ca"].encode(), frozenset(told["files"]))
 
 
 async def _end(child: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
