@@ -13,6 +13,7 @@ from standalone import standalone
 from bowsprit.client.rest import PatchType, RestClient
 from bowsprit.extension import (
     App,
+    ExtensionError,
     Forbidden,
     IntOrString,
     Invalid,
@@ -483,6 +484,49 @@ async def test_kinds_may_live_in_stores_of_their_own(tmp_path: Path) -> None:
         assert [(item["kind"], item["metadata"]["name"]) for item in found] == [("Kept", "a")]
         assert (await client.list(lost))["items"] == []
         assert made["metadata"]["resourceVersion"] == found[0]["metadata"]["resourceVersion"] == "2"
+
+
+async def test_objects_of_an_older_storage_version_are_converted_at_the_start(tmp_path: Path) -> None:
+    def app(*versions: str) -> App:
+        made = App("moved.example.com", store=sqlite(tmp_path / "moved.db"))
+        models = {"v1beta1": type("Old", (Kind,), {"__annotations__": {"word": str}, "word": ""})}
+        models["v1"] = type("New", (Kind,), {"__annotations__": {"text": str}, "text": ""})
+        for version in versions:
+            made.kind(version=version, kind="Note")(models[version])
+        if len(versions) == 2:
+            made.convert(models["v1beta1"], models["v1"])(lambda old: models["v1"](text=old.word))
+            made.convert(models["v1"], models["v1beta1"])(lambda new: models["v1beta1"](word=new.text))
+        return made
+
+    old, new = (GroupVersionResource("moved.example.com", version, "notes") for version in ("v1beta1", "v1"))
+    async with standalone(app("v1beta1")) as client:
+        obj = {"apiVersion": "moved.example.com/v1beta1", "kind": "Note", "metadata": {"name": "a"}, "word": "hi"}
+        await client.create(old, obj, namespace="default")
+    with pytest.raises(ExtensionError) as caught:
+        async with standalone(app("v1")):
+            pass
+    assert caught.value.reason == "UnknownStoredVersion"
+    async with standalone(app("v1", "v1beta1")) as client:
+        assert (await client.get(new, "a", namespace="default"))["text"] == "hi"
+        assert (await client.get(old, "a", namespace="default"))["word"] == "hi"
+    async with standalone(app("v1")) as client:
+        assert (await client.get(new, "a", namespace="default"))["text"] == "hi"
+
+
+async def test_field_owners_survive_conversion(client: RestClient) -> None:
+    old = {
+        "apiVersion": f"{GROUP}/v1alpha1",
+        "kind": "Order",
+        "metadata": {"name": "a", "namespace": "default"},
+        "spec": {"customer": "ann"},
+    }
+    await client.apply(OLD_ORDERS, old, field_manager="one")
+    with pytest.raises(StatusError) as caught:
+        await client.apply(OLD_ORDERS, {**old, "spec": {"customer": "bob"}}, field_manager="two")
+    assert caught.value.code == 409
+    assert 'conflict with "one"' in caught.value.message
+    made = await client.apply(ORDERS, order(replicas=3), field_manager="two")
+    assert made["spec"]["replicas"] == 3
 
 
 async def test_plain_pydantic_models_keep_their_names() -> None:

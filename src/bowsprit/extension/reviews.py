@@ -28,6 +28,7 @@ TOKEN_REVIEWS = GroupVersionResource("authentication.k8s.io", "v1", "tokenreview
 ACCESS_REVIEWS = GroupVersionResource("authorization.k8s.io", "v1", "subjectaccessreviews")
 REMEMBER_SECONDS = 10.0
 CALL_SECONDS = 10.0
+ALL_SECONDS = 30.0  # for all tries: the request that waits for the answer has a deadline of its own
 TRIES, FIRST_PAUSE, GROWTH = 5, 0.5, 1.5
 REMEMBERED_TOKENS = 4096
 REMEMBERED_DECISIONS = 8192
@@ -74,7 +75,12 @@ class Remembered(Generic[Key, T]):
 
 
 async def persistently(call: Callable[[], Awaitable[Obj]], sleep: Sleep) -> Obj:
-    """Tries a call until it is answered (upstream webhook.WithExponentialBackoff). Raises StatusError, ClientError."""
+    """Tries a call until it is answered (upstream webhook.WithExponentialBackoff). Raises StatusError, ClientError, TimeoutError."""
+    async with asyncio.timeout(ALL_SECONDS):
+        return await _try(call, sleep)
+
+
+async def _try(call: Callable[[], Awaitable[Obj]], sleep: Sleep) -> Obj:
     pause = FIRST_PAUSE
     for attempt in range(1, TRIES + 1):
         try:

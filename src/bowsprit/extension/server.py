@@ -33,6 +33,7 @@ from bowsprit.extension.backed import Backed, Mirror
 from bowsprit.extension.definition import resource_of
 from bowsprit.extension.errors import ExtensionError
 from bowsprit.extension.hooks import Hooks
+from bowsprit.extension.migration import migrate
 from bowsprit.extension.openapi import Publication
 from bowsprit.extension.options import ExtensionOptions
 from bowsprit.extension.reader import Reader
@@ -131,13 +132,13 @@ class ExtensionServer:
             options=self._server_options(),
             world=self._world,
         )
+        self.app.bind(self._core, Reader(self.app, server.registry))
         await self._add_kinds(server)
         self._add_checks(server)
         server.admission = await self._admission(server)
         Publication(server.registry, server.openapi).publish()
         for place, gv in enumerate(self.app.group_versions):
             server.discovery.set_version_priority(gv, 1000 - place)
-        self.app.bind(self._core, Reader(self.app, server.registry))
         self._backgrounds = [
             asyncio.create_task(_keep_running(function), name=f"background {getattr(function, '__name__', '')}")
             for function in self.app.backgrounds
@@ -288,6 +289,8 @@ class ExtensionServer:
             elif isinstance(declaration.storage, StoreSpec):
                 resource.store = await self._open(declaration.storage)
             collection = await server.registry.add(resource)
+            if declaration.is_stored:
+                await migrate(collection)
             if mirror is not None:
                 self._mirrors.append(mirror)
                 mirror.start(collection)
