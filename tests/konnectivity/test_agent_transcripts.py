@@ -271,11 +271,11 @@ async def test_agent_replays_the_recording(
 ) -> None:
     real = godial.dial
 
-    async def impatient(network: str, address: str) -> socket.socket:
+    async def impatient(network: str, address: str, connect: godial.Connect) -> None:
         if "too slow" in address or any(address.endswith(f":{port}") for port in silent):
             await asyncio.sleep(DIAL_TIMEOUT)
             raise godial.DialFailedError(f"dial {network} {address}: i/o timeout", timeout=True)
-        return await real(network, address)
+        await real(network, address, connect)
 
     monkeypatch.setattr(godial, "dial", impatient)
     server, port = scripted

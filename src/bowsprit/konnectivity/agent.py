@@ -10,13 +10,14 @@ import random
 import ssl
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 from bowsprit.client.rest import RestClient
 from bowsprit.konnectivity import certificates, godial, kubeclient, pages
 from bowsprit.konnectivity.agentmetrics import AgentMetrics
 from bowsprit.konnectivity.agentoptions import AgentOptions
-from bowsprit.konnectivity.agentports import ServerStream, attach
+from bowsprit.konnectivity.agentports import ServerStream, connect
 from bowsprit.konnectivity.certificates import CertificateError
 from bowsprit.konnectivity.leases import LeaseCounter
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
@@ -163,17 +164,12 @@ class ServerConnection:
         assert tunnel is not None
         start = time.monotonic()
         try:
-            sock = await godial.dial(endpoint.network, endpoint.address)
+            await godial.dial(endpoint.network, endpoint.address, partial(connect, tunnel, endpoint))
         except godial.DialFailedError as exc:
             metrics.dial_failed(timeout=exc.timeout)
             tunnel.dial_failed(endpoint, str(exc))
             return
         metrics.dialled(time.monotonic() - start)
-        try:
-            await attach(tunnel, endpoint, sock)
-        except OSError as exc:
-            sock.close()
-            tunnel.dial_failed(endpoint, str(exc))
 
 
 class ProxyAgent:

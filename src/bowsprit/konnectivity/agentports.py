@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from typing import cast
 
+from bowsprit.konnectivity.godial import Target
 from bowsprit.konnectivity.tunnel import Endpoint, Tunnel
 from bowsprit.net.egress import packets
 from bowsprit.net.egress.packets import Packet
@@ -70,6 +71,8 @@ class EndpointProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if self._endpoint.network != "unix":
+            _keep_alive(transport.get_extra_info("socket"))
         self._tunnel.dialled(self._endpoint, self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -209,12 +212,35 @@ class DatagramEndpoint(asyncio.DatagramProtocol):
         self._paused = on
 
 
-async def attach(tunnel: Tunnel, endpoint: Endpoint, sock: socket.socket) -> None:
-    """Give a connected socket to an endpoint; ``tunnel.dialled`` is called on the way."""
+async def connect(tunnel: Tunnel, endpoint: Endpoint, family: int, target: Target) -> None:
+    """Connect an endpoint to a socket address; ``tunnel.dialled`` is called on the way. Raises OSError."""
     loop = asyncio.get_running_loop()
-    if sock.type == socket.SOCK_DGRAM:
+    factory = lambda: EndpointProtocol(tunnel, endpoint)  # noqa: E731
+    if endpoint.network.startswith("udp"):
+        sock = await _connected(family, socket.SOCK_DGRAM, target)
         await loop.create_datagram_endpoint(lambda: DatagramEndpoint(tunnel, endpoint), sock=sock)
-    elif sock.family == socket.AF_UNIX:
-        await loop.create_unix_connection(lambda: EndpointProtocol(tunnel, endpoint), sock=sock)
+    elif family == socket.AF_UNIX:
+        await loop.create_unix_connection(factory, str(target))
+    elif family == socket.AF_INET:  # at once: a third of the work of connecting a socket first
+        await loop.create_connection(factory, str(target[0]), cast(int, target[1]))
     else:
-        await loop.create_connection(lambda: EndpointProtocol(tunnel, endpoint), sock=sock)
+        sock = await _connected(family, socket.SOCK_STREAM, target)
+        await loop.create_connection(factory, sock=sock)
+
+
+async def _connected(family: int, kind: int, target: Target) -> socket.socket:
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Go's defaults (net.ListenConfig.KeepAlive): a dead peer is noticed in minutes, not hours."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)

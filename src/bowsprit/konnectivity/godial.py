@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 DIAL_TIMEOUT = 5.0
@@ -24,7 +25,9 @@ _NETWORKS = {
     "unix": (socket.AF_UNIX, socket.SOCK_STREAM),
 }
 _RESOURCE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EAFNOSUPPORT}
-_Address = tuple[int, tuple[object, ...] | str]
+Target = tuple[object, ...] | str
+Connect = Callable[[int, Target], Awaitable[object]]  # a family and a socket address of it
+_Address = tuple[int, Target]
 
 
 class DialFailedError(Exception):
@@ -60,16 +63,17 @@ def split_host_port(address: str) -> tuple[str, str]:
     return host, address[colon + 1 :]
 
 
-async def dial(network: str, address: str, timeout: float = DIAL_TIMEOUT) -> socket.socket:
-    """A connected, non-blocking socket (TCP, UDP or unix). Raises DialFailedError."""
+async def dial(network: str, address: str, connect: Connect, timeout: float = DIAL_TIMEOUT) -> None:
+    """Let ``connect`` try what the address stands for, until one answers. Raises DialFailedError."""
     if network not in _NETWORKS:
         raise DialFailedError(f"dial{' ' + network if network else ''}: unknown network {network}")
     try:
         async with asyncio.timeout(timeout):
             if network == "unix":
-                return await _connect_all(network, address, [(socket.AF_UNIX, address)], timeout)
+                await _connect_all(network, address, [(socket.AF_UNIX, address)], connect, timeout)
+                return
             host, port = _parse(network, address)
-            return await _connect_all(network, address, await _resolve(network, host, port), timeout)
+            await _connect_all(network, address, await _resolve(network, host, port), connect, timeout)
     except TimeoutError:
         raise DialFailedError(f"dial {network} {address}: i/o timeout", timeout=True) from None
 
@@ -94,6 +98,8 @@ def _parse(network: str, address: str) -> tuple[str, int]:
 
 async def _resolve(network: str, host: str, port: int) -> list[_Address]:
     family, kind = _NETWORKS[network]
+    if family is not socket.AF_INET6 and _is_ipv4(host):  # nearly always, so without a look-up
+        return [(socket.AF_INET, (host, port))]
     try:
         literal = ipaddress.ip_address(host.partition("%")[0]) if host else None
     except ValueError:
@@ -121,38 +127,30 @@ async def _resolve(network: str, host: str, port: int) -> list[_Address]:
     return [(int(info[0]), info[4]) for info in sorted(infos, key=lambda info: info[0] == socket.AF_INET6)]
 
 
-async def _connect_all(network: str, address: str, targets: list[_Address], timeout: float) -> socket.socket:
+async def _connect_all(network: str, address: str, targets: list[_Address], connect: Connect, timeout: float) -> None:
     """The first address that answers; the error of the first that was tried (Go's dialParallel)."""
-    loop = asyncio.get_running_loop()
     failure: DialFailedError | None = None
     for family, target in targets:
-        sock: socket.socket | None = None
         try:
-            sock = socket.socket(family, _NETWORKS[network][1])
-            sock.setblocking(False)
-            async with asyncio.timeout(timeout / len(targets)):
-                await loop.sock_connect(sock, target)
+            if len(targets) == 1:
+                await connect(family, target)
+            else:
+                async with asyncio.timeout(timeout / len(targets)):
+                    await connect(family, target)
+            return
         except (OSError, TimeoutError) as exc:
-            if sock is not None:
-                sock.close()
-            failure = failure or _failure(network, address, family, target, exc, sock is not None)
-        except BaseException:
-            if sock is not None:
-                sock.close()
-            raise
-        else:
-            if _NETWORKS[network][1] == socket.SOCK_STREAM and family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
-            return sock
+            failure = failure or _failure(network, address, family, target, exc)
     raise failure or DialFailedError(f"dial {network}: address {address}: no suitable address found")
 
 
-def _failure(
-    network: str, address: str, family: int, target: object, exc: Exception, has_socket: bool
-) -> DialFailedError:
+def _is_ipv4(host: str) -> bool:
+    try:
+        return len(socket.inet_pton(socket.AF_INET, host)) == 4
+    except OSError:
+        return False
+
+
+def _failure(network: str, address: str, family: int, target: object, exc: Exception) -> DialFailedError:
     shown = address
     if isinstance(target, tuple) and not address.startswith(":"):
         shown = f"[{target[0]}]:{target[1]}" if family == socket.AF_INET6 else f"{target[0]}:{target[1]}"
@@ -160,7 +158,7 @@ def _failure(
         return DialFailedError(f"dial {network} {shown}: i/o timeout", timeout=True)
     number = getattr(exc, "errno", None) or 0
     reason = os.strerror(number).lower() if number else str(exc)
-    call = "connect" if has_socket and number not in _RESOURCE_ERRORS else "socket"
+    call = "socket" if number in _RESOURCE_ERRORS else "connect"
     return DialFailedError(f"dial {network} {shown}: {call}: {reason}", timeout=number == errno.ETIMEDOUT)
 
 

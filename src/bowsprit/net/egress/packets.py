@@ -39,7 +39,7 @@ class PacketType(IntEnum):
     EOF = 101
 
 
-_PAYLOAD = {
+_PAYLOAD: dict[int, str] = {
     PacketType.DIAL_REQ: "dialRequest",
     PacketType.DIAL_RSP: "dialResponse",
     PacketType.CLOSE_REQ: "closeRequest",
@@ -140,12 +140,11 @@ def decode(raw: bytes) -> Packet:
         message.ParseFromString(raw)
     except DecodeError as exc:
         raise MalformedPacketError(UNMARSHAL_ERROR) from exc
-    try:
-        kind: int = PacketType(message.type)
-    except ValueError:
-        return Packet(message.type, raw=raw)
+    kind: int = message.type
     packet = Packet(kind, raw=raw)
-    name = _PAYLOAD[PacketType(kind)]
+    name = _PAYLOAD.get(kind)
+    if name is None:
+        return packet
     if message.WhichOneof("payload") != name:
         packet.empty = kind != PacketType.DRAIN
         return packet
@@ -168,9 +167,9 @@ def decode(raw: bytes) -> Packet:
 
 
 def _encode(packet: Packet) -> bytes:
-    kind = PacketType(packet.type)
+    kind = packet.type
     message = _Message()
-    message.type = int(kind)
+    message.type = kind
     payload = getattr(message, _PAYLOAD[kind])
     payload.SetInParent()
     if kind == PacketType.DIAL_REQ:
