@@ -229,14 +229,30 @@ class SchedulerCore:
 
     def give_up(self, profile: Profile, state: CycleState, pod: PodInfo) -> None:
         """Undo Reserve and the assumption of a pod that will not be bound now."""
-        node = pod.node_name
+        error: Exception | None = None
         try:
-            profile.run_unreserve(state, pod, node)
-        finally:
-            if self.cache.is_assumed(pod.uid):
-                gone = _snapshot(pod)
-                self.cache.forget(pod)
-                self.queue.move(Event(ASSIGNED_POD, "Delete"), gone, None)
+            profile.run_unreserve(state, pod, pod.node_name)
+        except Exception as exc:
+            error = exc
+        self._forget(pod)
+        if error is not None:
+            raise error
+
+    def abandon(self, profile: Profile, pod: PodInfo) -> None:
+        """Undo what a cycle did that hangs in a plugin: only our own plugins are asked to unreserve."""
+        profile.rows.clear()  # rows may be half computed
+        if self.cache.is_assumed(pod.uid):
+            state = CycleState()
+            for plugin in reversed(profile.at["reserve"]):
+                if type(plugin).__module__.startswith("bowsprit.scheduler."):
+                    plugin.unreserve(state, pod, pod.node_name)
+            self._forget(pod)
+
+    def _forget(self, pod: PodInfo) -> None:
+        if self.cache.is_assumed(pod.uid):
+            gone = _snapshot(pod)
+            self.cache.forget(pod)
+            self.queue.move(Event(ASSIGNED_POD, "Delete"), gone, None)
 
     def _unfit(self, queued: QueuedPod, profile: Profile, state: CycleState, error: FitError) -> Failed:
         pod = queued.pod

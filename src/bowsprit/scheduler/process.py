@@ -26,7 +26,7 @@ from bowsprit.scheduler.cache import Cache
 from bowsprit.scheduler.config import default_config
 from bowsprit.scheduler.config.duration import seconds
 from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore, Skipped
-from bowsprit.scheduler.driver.binding import Binder
+from bowsprit.scheduler.driver.binding import PLUGIN_TIMEOUT, Binder
 from bowsprit.scheduler.driver.extenders import HTTPExtender
 from bowsprit.scheduler.driver.metrics import Metrics
 from bowsprit.scheduler.driver.server import SchedulerServer, ServingOptions
@@ -59,6 +59,7 @@ class SchedulerOptions:
     max_unschedulable: float = 300.0
     stop_timeout: float = 10.0
     bind_address: str = "127.0.0.1"
+    plugin_timeout: float = PLUGIN_TIMEOUT  # seconds that a plugin of somebody else's may take in a cycle
 
 
 class Scheduler:
@@ -136,7 +137,13 @@ class Scheduler:
             cache=cache,
         )
         self._watcher = Watcher(client, self._core, self._wake.set)
-        self._binder = Binder(self._core, self._extenders, self._watcher, self.metrics)
+        self._binder = Binder(
+            self._core,
+            self._extenders,
+            self._watcher,
+            self.metrics,
+            plugin_timeout=self._options.plugin_timeout,
+        )
         for name in self._core.profiles:
             recorder = EventRecorder(client, name, host=socket.gethostname(), api="events.k8s.io/v1")
             await recorder.start()
@@ -206,6 +213,7 @@ class Scheduler:
             await asyncio.gather(self._loop_task, return_exceptions=True)
         if self._watcher is not None:
             await self._watcher.stop()
+            self._binder.close()
         for recorder in self._recorders.values():
             await recorder.stop()
         if self._server is not None:
@@ -249,10 +257,11 @@ class Scheduler:
         while True:
             await asyncio.sleep(1.0)
             ticks += 1
-            self.core.queue.flush_backoff()
-            if ticks % 30 == 0:
-                self.core.queue.flush_unschedulable()
-            self.metrics.sizes(self.core)
+            async with self._binder.lock:
+                self.core.queue.flush_backoff()
+                if ticks % 30 == 0:
+                    self.core.queue.flush_unschedulable()
+                self.metrics.sizes(self.core)
             self._wake.set()
 
     async def _schedule(self) -> None:
@@ -274,11 +283,7 @@ class Scheduler:
 
     async def _attempt(self, queued: QueuedPod) -> None:
         started = time.monotonic()
-        if self._extenders:
-            # extenders answer over HTTP while the cycle waits in its own thread; events are held back meanwhile
-            result = await self._binder.cycle_in_thread(queued)
-        else:
-            result = self.core.run_cycle(queued)
+        result = await self._binder.cycle(queued)
         self.metrics.cycle(time.monotonic() - started)
         if isinstance(result, Assigned):
             self._spawn(self._bind(result, started))
@@ -326,7 +331,8 @@ class Scheduler:
             try:
                 refused = await self._preempt(failed.profile, pod, failed.preemption)
             finally:
-                self.core.end_preemption(failed.profile, pod, retry=refused)
+                async with self._binder.lock:
+                    self.core.end_preemption(failed.profile, pod, retry=refused)
                 self._wake.set()
 
     async def _preempt(self, profile: Profile, pod: PodInfo, decided: Preemption) -> bool:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore, Skipped
 from bowsprit.scheduler.driver.extenders import HTTPExtender
+from bowsprit.scheduler.driver.guard import Guard, Overdue
 from bowsprit.scheduler.driver.metrics import Metrics
 from bowsprit.scheduler.framework import Code, Status, failure, unschedulable
 from bowsprit.scheduler.podinfo import PodInfo
+from bowsprit.scheduler.profile import Profile
 from bowsprit.scheduler.queue import QueuedPod
 
+log = logging.getLogger(__name__)
+
 BIND_TIMEOUT = 900.0  # a PreBind or Bind plugin that hangs is given up
+PLUGIN_TIMEOUT = 10.0  # a plugin of somebody else's that hangs in a cycle
 
 
 class Gate(Protocol):
@@ -30,7 +37,8 @@ class WaitingPod:
     def __init__(self, pod: PodInfo, plugins: Sequence[str]):
         self.pod = pod
         self._pending = set(plugins)
-        self._verdict: asyncio.Future[Status | None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._verdict: asyncio.Future[Status | None] = self._loop.create_future()
 
     @property
     def pending(self) -> frozenset[str]:
@@ -38,12 +46,20 @@ class WaitingPod:
 
     def allow(self, plugin: str) -> None:
         self._pending.discard(plugin)
-        if not self._pending and not self._verdict.done():
-            self._verdict.set_result(None)
+        if not self._pending:
+            self._settle(None)
 
     def reject(self, plugin: str, message: str) -> None:
-        if not self._verdict.done():
-            self._verdict.set_result(unschedulable(message).of(plugin))
+        self._settle(unschedulable(message).of(plugin))
+
+    def _settle(self, status: Status | None) -> None:
+        """Plugins call from their own thread."""
+
+        def settle() -> None:
+            if not self._verdict.done():
+                self._verdict.set_result(status)
+
+        self._loop.call_soon_threadsafe(settle)
 
     async def verdict(self, timeout: float, slowest: str) -> Status | None:
         done, _ = await asyncio.wait({self._verdict}, timeout=timeout)
@@ -63,27 +79,62 @@ class Binder:
         watcher: Gate,
         metrics: Metrics | None = None,
         timeout: float = BIND_TIMEOUT,
+        plugin_timeout: float = PLUGIN_TIMEOUT,
     ):
         self._core = core
         self._extenders = extenders
         self._watcher = watcher
         self._timeout = timeout
         self._metrics = metrics or Metrics()
-        self._lock = asyncio.Lock()  # held while a cycle runs in its thread: nobody else may touch the core
+        self.lock = asyncio.Lock()  # held while plugins run in another thread: nobody else may touch the core
         self.waiting: dict[str, WaitingPod] = {}
+        self._guard = Guard(plugin_timeout)
+        self._guarded = {p.scheduler_name for p in core.profiles.values() if self._guard.watch(p)}
         for profile in core.profiles.values():
             for plugin in profile.at["permit"]:
                 if hasattr(plugin, "waiting"):
                     plugin.waiting = self.waiting
 
-    async def cycle_in_thread(self, queued: QueuedPod) -> Assigned | Failed | Skipped:
-        """Run a cycle in a worker thread, so that extenders' HTTP calls can use this loop."""
-        async with self._lock:
+    async def cycle(self, queued: QueuedPod) -> Assigned | Failed | Skipped:
+        """Run a cycle: in a thread where plugins are not ours, or extenders' HTTP calls need this loop meanwhile."""
+        guarded = queued.pod.scheduler_name in self._guarded
+        async with self.lock:
+            if not guarded and not self._extenders:
+                return self._core.run_cycle(queued)
             self._watcher.hold()
             try:
-                return await asyncio.to_thread(self._core.run_cycle, queued)
+                if not guarded:
+                    return await asyncio.to_thread(self._core.run_cycle, queued)
+                return await self._guard.run(lambda: self._core.run_cycle(queued))
+            except Overdue as overdue:
+                return self._overdue(queued, overdue)
             finally:
                 self._watcher.release()
+
+    def _overdue(self, queued: QueuedPod, overdue: Overdue) -> Failed:
+        """Undo what an abandoned cycle has done: it may have assumed the pod."""
+        log.error("pod %s: %s", queued.pod.key, overdue)
+        self._metrics.overdue(overdue.plugin, overdue.method)
+        profile = self._core.profiles[queued.pod.scheduler_name]
+        self._core.abandon(profile, queued.pod)
+        return self._core.fail(queued, profile, failure(str(overdue)).of(overdue.plugin))
+
+    async def _call(self, profile: Profile, work: Callable[[], None]) -> None:
+        """Something that calls plugins after the cycle; called with the lock held."""
+        if profile.scheduler_name not in self._guarded:
+            work()
+            return
+        self._watcher.hold()
+        try:
+            await self._guard.run(work)
+        except Overdue as overdue:
+            log.error("%s", overdue)
+            self._metrics.overdue(overdue.plugin, overdue.method)
+        finally:
+            self._watcher.release()
+
+    def close(self) -> None:
+        self._guard.close()
 
     def reject_waiting(self, uid: str, message: str) -> bool:
         """Turn a waiting pod away; False when it does not wait here."""
@@ -102,13 +153,15 @@ class Binder:
             raise
         except Exception as exc:
             status = failure(f"{type(exc).__name__}: {exc}")
-        async with self._lock:
+        async with self.lock:
             if status is None:
                 self._core.queue.done(pod.uid)
                 for plugin in assigned.profile.at["postBind"]:
-                    plugin.post_bind(assigned.state, pod, assigned.placement.node)
+                    node = assigned.placement.node
+                    await self._call(assigned.profile, partial(plugin.post_bind, assigned.state, pod, node))
                 return None
-            self._core.give_up(assigned.profile, assigned.state, pod)
+            await self._call(assigned.profile, lambda: self._core.give_up(assigned.profile, assigned.state, pod))
+            self._core.abandon(assigned.profile, pod)  # nothing is left to do unless a plugin hangs
             return self._core.fail(assigned.queued, assigned.profile, status)
 
     async def _steps(self, assigned: Assigned) -> Status | None:

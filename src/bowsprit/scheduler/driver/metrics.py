@@ -102,12 +102,22 @@ class Metrics:
             ["plugin", "profile"],
             registry=registry,
         )
+        self._overdue = Counter(
+            "bowsprit_scheduler_plugin_timeouts_total",
+            "Number of calls that plugins have not answered in time, by plugin and method.",
+            ["plugin", "method"],
+            registry=registry,
+        )
         self._cache_size = Gauge(
             "scheduler_scheduler_cache_size",
             "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
             ["type"],
             registry=registry,
         )
+
+    def overdue(self, plugin: str, method: str) -> None:
+        """A plugin has hung."""
+        self._overdue.labels(plugin, method).inc()
 
     def point(self, name: str, good: bool, profile: str, seconds: float) -> None:
         """All plugins of an extension point have run."""
