@@ -10,13 +10,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
-
-from bowsprit.apiserver.authentication.front_proxy import FrontProxyHeaders
 from bowsprit.apiserver.lookup import Listers, LocalClient
 from bowsprit.controlplane.schemas import load_data
 from bowsprit.machinery.errors import AlreadyExistsError, ConflictError
@@ -53,16 +50,13 @@ class BootstrapOptions:
     """What depends on the server's settings.
 
     ``advertise_address`` and ``port`` are where clients inside the cluster reach it; ``service_ip`` is the first address of
-    ``service_cidrs``; CA texts are PEM, empty when not configured.
+    ``service_cidrs``.
     """
 
     advertise_address: str
     port: int
     service_cidrs: Sequence[str]
     service_ip: str
-    client_ca: str = ""
-    front_proxy_ca: str = ""
-    front_proxy: FrontProxyHeaders = field(default_factory=FrontProxyHeaders)
     hostname: str = "localhost"
     rbac: bool = True
 
@@ -171,28 +165,6 @@ class Bootstrap:
         }
         endpoints = [{"addresses": [self._options.advertise_address], "conditions": {"ready": True}}]
         await self._ensure(SLICES, slice_, {"endpoints": endpoints, "ports": [port]})
-
-    async def authentication_config(self) -> None:
-        """ConfigMap kube-system/extension-apiserver-authentication: how extension servers may trust us."""
-        options, data = self._options, {}
-        if options.client_ca:
-            data["client-ca-file"] = options.client_ca
-        if options.front_proxy_ca:
-            proxy = options.front_proxy
-            data["requestheader-client-ca-file"] = options.front_proxy_ca
-            for key, values in (
-                ("requestheader-allowed-names", proxy.allowed_names),
-                ("requestheader-extra-headers-prefix", proxy.extra_prefix),
-                ("requestheader-group-headers", proxy.group),
-                ("requestheader-uid-headers", proxy.uid),
-                ("requestheader-username-headers", proxy.username),
-            ):
-                if values or key != "requestheader-uid-headers":
-                    data[key] = orjson.dumps(list(values)).decode()
-        if not data:
-            return
-        meta = {"name": "extension-apiserver-authentication", "namespace": "kube-system"}
-        await self._ensure(CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}, {"data": data})
 
     async def token_tracking(self, today: str) -> None:
         """Since when old-style tokens are tracked (upstream legacytokentracking)."""

@@ -31,6 +31,7 @@ from bowsprit.apiserver.resource import Subresource
 from bowsprit.apiserver.server import Server, ServerOptions
 from bowsprit.controlplane.admission.plugins import Surroundings, build_chain
 from bowsprit.controlplane.apiextensions.controller import DefinitionController
+from bowsprit.controlplane.apiregistration.authenticationconfig import AuthenticationConfig
 from bowsprit.controlplane.apiregistration.upkeep import APIServiceUpkeep
 from bowsprit.controlplane.authentication.reviews import IdentityReviews
 from bowsprit.controlplane.authentication.tokens import (
@@ -109,6 +110,7 @@ class APIServer:
         self._serving: ServingContext | None = None
         self._hooks: HookClient | None = None
         self._upkeep: APIServiceUpkeep | None = None
+        self._trust: AuthenticationConfig | None = None
         self._aggregator: Aggregator | None = None
         self._definitions: DefinitionController | None = None
 
@@ -192,6 +194,7 @@ class APIServer:
             options.enable_admission_plugins,
             options.disable_admission_plugins,
         )
+        server.admission.observer = server.metrics.admitted
         proxy = NodeProxy(listers, to_cluster or DirectDialer(), kubelet_context(options))
         await self._add_kinds(server, identity, listers, client, proxy)
         self._serving = ServingContext(files.cert, files.key, configure=_ask_for_certificates)
@@ -212,7 +215,10 @@ class APIServer:
         self._definitions = DefinitionController(server.registry, hooks)
         server.metrics.extra.append(self._definitions.metrics.text)
         OpenAPIPublication(server.registry, server.openapi).start()
-        steps = self._steps(bootstrap, self._upkeep, self._definitions)
+        self._trust = AuthenticationConfig(
+            client, server.registry.lister, lambda: _published_trust(identity), identity.front_proxy, self._now
+        )
+        steps = self._steps(bootstrap, self._upkeep, self._definitions, self._trust)
         steps["apiservice-status-remote-available-controller"] = self._aggregator.start
         await PostStartHooks(steps, server.health).run()
         self._watch_over(bootstrap)
@@ -223,6 +229,8 @@ class APIServer:
             duty.cancel()
         await asyncio.gather(*self._duties, return_exceptions=True)
         self._duties.clear()
+        if self._trust is not None:
+            await self._trust.stop()
         if self._upkeep is not None:
             await self._upkeep.stop()
         if self._aggregator is not None:
@@ -300,28 +308,28 @@ class APIServer:
 
     def _bootstrap_options(self, identity: Identity) -> BootstrapOptions:
         options = self.options
-        client_trust, proxy_trust = identity.client_trust, identity.front_proxy_trust
         return BootstrapOptions(
             advertise_address=options.advertised,
             port=self.port,
             service_cidrs=self._service_cidrs(),
             service_ip=service_address(options),
-            client_ca=client_trust.pem.decode() if client_trust else "",
-            front_proxy_ca=proxy_trust.pem.decode() if proxy_trust else "",
-            front_proxy=identity.front_proxy,
             hostname=socket.gethostname(),
             rbac=identity.resolver is not None,
         )
 
     def _steps(
-        self, bootstrap: Bootstrap, upkeep: APIServiceUpkeep, definitions: DefinitionController
+        self,
+        bootstrap: Bootstrap,
+        upkeep: APIServiceUpkeep,
+        definitions: DefinitionController,
+        trust: AuthenticationConfig,
     ) -> dict[str, Callable[[], Awaitable[None]]]:
         def stamp() -> str:
             return format_time(self._now())
 
         return {
             "start-system-namespaces-controller": bootstrap.namespaces,
-            "start-cluster-authentication-info-controller": bootstrap.authentication_config,
+            "start-cluster-authentication-info-controller": trust.start,
             "start-kube-apiserver-identity-lease-controller": lambda: self._renew_lease(bootstrap),
             "start-legacy-token-tracking-controller": lambda: bootstrap.token_tracking(stamp()[:10]),
             "start-apiextensions-controllers": definitions.start,
@@ -382,6 +390,12 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception:
             logger.exception("a periodic duty failed; it is tried again in %d s", seconds)
+
+
+def _published_trust(identity: Identity) -> dict[str, str]:
+    """The bundles that extension servers are told of, as they are now."""
+    named = (("client-ca-file", identity.client_trust), ("requestheader-client-ca-file", identity.front_proxy_trust))
+    return {key: trust.pem.decode() for key, trust in named if trust is not None}
 
 
 def _cluster_dialer(options: APIServerOptions) -> Dialer | None:
