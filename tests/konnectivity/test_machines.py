@@ -236,8 +236,11 @@ class World:
         for each in (*self.clients, *self.targets.values()):
             each.stalled = False
             each.flush()
-        while self.deliver(True) or self.deliver(False) or self.pending:
+        while self.deliver(True) or self.deliver(False) or self.pending or self.timers:
             self.answer(True)
+            timers, self.timers = self.timers, []
+            for timer in timers:
+                timer()
 
     def act(self, what: str, index: int, size: int) -> None:
         client = self.clients[index % len(self.clients)] if self.clients else None
@@ -468,3 +471,33 @@ def test_an_agent_that_takes_nothing_is_avoided_and_then_retired() -> None:
     timer()
     assert world.to_agent.retired
     assert "agent 'a' retired" in world.router.last_errors[-1]
+
+
+def test_what_an_endpoint_says_at_once_waits_until_a_plain_servers_client_knows_of_the_dial() -> None:
+    world = World(extended=False)
+    world.dial()
+    world.dial()
+    world.deliver(True)
+    world.deliver(True)
+    world.answer(True)
+    world.answer(True)
+    for target in world.targets.values():
+        target.speak(100)
+    world.targets[1].eof_sent = True
+    world.tunnel.endpoint_eof(world.targets[1].endpoint)
+    assert [packets.decode(raw).type for raw in world.to_server.queue] == [PacketType.DIAL_RSP, PacketType.DIAL_RSP]
+    while world.deliver(False):
+        pass
+    world.clients[0].write(1)  # it knows
+    world.deliver(True)
+    assert [packets.decode(raw).type for raw in world.to_server.queue] == [PacketType.DATA]
+    for timer in world.timers:
+        timer()
+    assert [packets.decode(raw).type for raw in world.to_server.queue] == [
+        PacketType.DATA,
+        PacketType.DATA,
+        PacketType.CLOSE_RSP,
+    ]
+    world.settle()
+    assert world.clients[0].got == world.targets[0].sent
+    assert world.clients[1].got == world.targets[1].sent

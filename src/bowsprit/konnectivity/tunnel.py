@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 WINDOW = 2 * 1024 * 1024
 BUFFER_LIMIT = 8 * 1024 * 1024
 _HIGH_WATER = 1024 * 1024
+_BANNER_DELAY = 0.05
 _STALL_GRACE = 0.5  # a healthy endpoint on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024
 _MAX_DIALS = 16_384
@@ -72,8 +73,8 @@ class Endpoint:
     """One connection to an endpoint, or the attempt."""
 
     __slots__ = (
-        "address", "answers", "closing", "connect_id", "credit", "eof_from_endpoint", "eof_from_server", "error", "grant", "network",
-        "paused", "port", "queue", "random", "unwritten", "watched", "written",
+        "address", "answers", "closing", "connect_id", "credit", "early", "eof_from_endpoint", "eof_from_server",
+        "error", "grant", "network", "paused", "port", "queue", "random", "unwritten", "watched", "written",
     )  # fmt: skip
 
     def __init__(self, connect_id: int, packet: Packet, credit: int | None) -> None:
@@ -85,6 +86,7 @@ class Endpoint:
         self.credit = credit  # what the server still takes; None: no limit known
         self.queue: deque[bytes] = deque()  # for the server
         self.paused = False
+        self.early = False  # a plain server may not have told its client yet that the dial succeeded
         self.written = 0  # given to the endpoint's port since the beginning
         self.unwritten = 0  # from the server, not yet written to the endpoint
         self.grant = 0
@@ -178,6 +180,7 @@ class Tunnel:
             text = "unrecognized connectID"
             self._send(Packet(PacketType.CLOSE_RSP, connect_id=packet.connect_id, error=text))
             return
+        self._told(endpoint)
         size = len(packet.data)
         self.received += size
         if endpoint.closing or not size:
@@ -219,6 +222,19 @@ class Tunnel:
             return
         self.endpoints[endpoint.connect_id] = endpoint
         self._send(Packet(PacketType.DIAL_RSP, connect_id=endpoint.connect_id, random=endpoint.random))
+        if not self._extended:
+            endpoint.early = True
+            self._schedule(_BANNER_DELAY, lambda: self._told(endpoint))
+
+    def _told(self, endpoint: Endpoint) -> None:
+        """The client knows of the dial, for sure if it has sent something.
+
+        Upstream's server answers CONNECT in one thread and forwards data in another: the first bytes of an endpoint that
+        speaks first would often arrive before the 200 line.
+        """
+        if endpoint.early:
+            endpoint.early = False
+            self._drain(endpoint)
 
     def dial_failed(self, endpoint: Endpoint, error: str) -> None:
         """It is not."""
@@ -231,7 +247,7 @@ class Tunnel:
         """The endpoint has sent something; ``data`` need only live during the call."""
         if endpoint.closing or self.ended:
             return
-        if endpoint.queue or (endpoint.credit is not None and endpoint.credit <= 0):
+        if endpoint.queue or endpoint.early or (endpoint.credit is not None and endpoint.credit <= 0):
             endpoint.queue.append(bytes(data))
             self._pause(endpoint, True)
         elif self._port.backlog > _HIGH_WATER:
@@ -244,7 +260,7 @@ class Tunnel:
     def endpoint_eof(self, endpoint: Endpoint) -> None:
         """The endpoint sends no more."""
         endpoint.eof_from_endpoint = True
-        if not endpoint.queue:
+        if not endpoint.queue and not endpoint.early:
             self._end_of_queue(endpoint)
 
     def lost(self, endpoint: Endpoint, error: str = "") -> None:
@@ -253,7 +269,7 @@ class Tunnel:
         self._unwatch(endpoint)
         if self.endpoints.get(endpoint.connect_id) is not endpoint:
             return
-        if endpoint.queue and not endpoint.closing and not self.ended:
+        if (endpoint.queue or endpoint.early) and not endpoint.closing and not self.ended:
             endpoint.closing = True  # _end_of_queue goes on
             return
         self._forget(endpoint)
@@ -284,6 +300,8 @@ class Tunnel:
         self._send(Packet(PacketType.DRAIN))
 
     def _drain(self, endpoint: Endpoint, *, turn: bool = False) -> None:
+        if endpoint.early or self.endpoints.get(endpoint.connect_id) is not endpoint:
+            return
         while endpoint.queue and (endpoint.credit is None or endpoint.credit > 0):
             if self._port.backlog > _HIGH_WATER:
                 self._waiting[endpoint] = None
