@@ -299,7 +299,7 @@ async def test_conversion_of_what_does_not_fit_is_a_field_error(client: RestClie
 
 async def test_deprecated_versions_warn(client: RestClient) -> None:
     answer = await client.raw("GET", f"/apis/{GROUP}/v1alpha1/orders")
-    assert f"{GROUP}/v1alpha1 Order is deprecated" in answer.headers["Warning"]
+    assert f"{GROUP}/v1alpha1 Order is deprecated; use {GROUP}/v1 Order" in answer.headers["Warning"]
 
 
 async def test_status_has_its_own_endpoint_and_generation_follows_the_spec(client: RestClient) -> None:

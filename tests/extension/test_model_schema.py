@@ -196,6 +196,41 @@ def test_declarations_that_cannot_be_served_are_refused_in_their_own_words(optio
     assert caught.value.reason == "InvalidKind"
 
 
+def test_declarations_that_contradict_themselves_are_refused() -> None:
+    app = App("x.example.com")
+
+    @app.kind()
+    class Thing(Kind):
+        """A thing."""
+
+    class Newer(Kind):
+        """A newer thing."""
+
+    with pytest.raises(ExtensionError, match="declared twice"):
+        app.kind(kind="Thing")(Newer)
+    with pytest.raises(ExtensionError, match="plural of version v2"):
+        app.kind(version="v2", kind="Thing", plural="thingies")(Newer)
+    with pytest.raises(ExtensionError, match="not a kind of this app"):
+        app.validate(Newer)
+    with pytest.raises(ExtensionError, match="must not be async"):
+
+        @app.validate(Thing)
+        async def check(new: Thing, old: Thing | None, ctx: Any) -> None:
+            """Waits."""
+
+    app.kind(version="v2", kind="Thing")(Newer)
+    app.convert(Thing, Newer)(lambda old: Newer())
+    with pytest.raises(ExtensionError, match="but not back"):
+        app.check()
+
+
+@pytest.mark.parametrize(("group", "reason"), [("Upper.example.com", "InvalidGroup"), ("nodot", "InvalidGroup")])
+def test_groups_that_cannot_be_served_are_refused(group: str, reason: str) -> None:
+    with pytest.raises(ExtensionError) as caught:
+        App(group)
+    assert caught.value.reason == reason
+
+
 def test_the_most_preferred_version_is_stored_unless_another_is_named() -> None:
     app = App("x.example.com")
     for version in ("v1beta1", "v1", "v2alpha1"):

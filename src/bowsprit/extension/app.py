@@ -11,6 +11,7 @@ def check(new: Greeting, old: Greeting | None, ctx: RequestContext): ...
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -105,9 +106,19 @@ class App:
             where = group or self.group
             if problems := is_dns1035_label(version):
                 raise ExtensionError(f"{name}: version {version!r}: {problems[0]}", reason="InvalidVersion")
-            text = f"{where}/{version} {name} is deprecated" if deprecated is True else deprecated or ""
-            declared = DeclaredVersion(model, version, served, text, columns)
+            declared = DeclaredVersion(model, version, served, deprecated, columns)
             declaration = self._find(where, name)
+            of_the_kind = {
+                "plural": plural,
+                "singular": singular,
+                "short_names": tuple(short_names),
+                "categories": tuple(categories),
+                "selectable": tuple(selectable),
+                "status": status,
+                "scale": Scale() if scale is True else scale or None,
+                "storage": storage,
+                "poll": poll,
+            }
             if declaration is None:
                 if storage is not None and not isinstance(storage, StoreSpec) and (wrong := problems_of(storage)):
                     raise ExtensionError(
@@ -128,6 +139,13 @@ class App:
                     poll,
                 )
                 self.declarations.append(declaration)
+            elif again := [
+                name for name, given in of_the_kind.items() if given and given != getattr(declaration, name)
+            ]:
+                raise ExtensionError(
+                    f"{name}: {again[0]} of version {version} is not that of the version before",
+                    hint="what concerns the kind as a whole is said with its first version",
+                )
             elif any(each.version == version for each in declaration.versions):
                 raise ExtensionError(f"{name} is declared twice in {where}/{version}", hint="give one another version=")
             declaration.versions.append(declared)
@@ -154,11 +172,11 @@ class App:
 
     def default(self, model: type[Kind]) -> Callable[[F], F]:
         """``(obj) -> None``: sets what a client left out; called on everything that is written in this version."""
-        return self._register(self.declaration(model).defaults, model)
+        return self._register(self.declaration(model).defaults, model, waits=False)
 
     def validate(self, model: type[Kind]) -> Callable[[F], F]:
         """``(new, old or None, ctx)``: raises Invalid, or yields or returns Invalids and FieldErrors."""
-        return self._register(self.declaration(model).validations, model)
+        return self._register(self.declaration(model).validations, model, waits=False)
 
     def mutate(self, model: type[Kind]) -> Callable[[F], F]:
         """``(obj, old or None, ctx)``, may be async: admission that changes the object before webhooks see it."""
@@ -173,6 +191,7 @@ class App:
         conversions = self.declaration(source).conversions
 
         def register(function: F) -> F:
+            _refuse_coroutine(function)
             conversions[source, target] = function
             return function
 
@@ -198,8 +217,12 @@ class App:
         return function
 
     @staticmethod
-    def _register(functions: dict[type[Kind], list[Function]], model: type[Kind]) -> Callable[[F], F]:
+    def _register(
+        functions: dict[type[Kind], list[Function]], model: type[Kind], *, waits: bool = True
+    ) -> Callable[[F], F]:
         def register(function: F) -> F:
+            if not waits:
+                _refuse_coroutine(function)
             functions.setdefault(model, []).append(function)
             return function
 
@@ -272,3 +295,12 @@ class App:
         if self._reader is None:
             raise ExtensionError("the app is not being served", reason="NotServing")
         return self._reader
+
+
+def _refuse_coroutine(function: Function) -> None:
+    """Defaults, validation and conversion run in the middle of other work, which does not wait."""
+    if inspect.iscoroutinefunction(function):
+        raise ExtensionError(
+            f"{function.__name__} must not be async",
+            hint="what waits for others belongs into @app.mutate or @app.admit",
+        )

@@ -26,7 +26,7 @@ class DeclaredVersion:
     model: type[Kind]
     version: str
     served: bool
-    deprecated: str  # a warning sent with every request, "" if it is not deprecated
+    deprecated: str | bool  # the warning sent with every request; True: upstream's
     columns: Mapping[str, str | Column] | None
     _schema: Obj | None = None
 

@@ -80,7 +80,9 @@ def _version(declaration: Declaration, version: DeclaredVersion) -> Obj:
     if subresources:
         made["subresources"] = subresources
     if version.deprecated:
-        made |= {"deprecated": True, "deprecationWarning": version.deprecated}
+        made["deprecated"] = True
+        if isinstance(version.deprecated, str):
+            made["deprecationWarning"] = version.deprecated
     return made
 
 
