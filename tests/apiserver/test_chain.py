@@ -6,17 +6,21 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from apiserver_toys import ADMIN, CRATES, WIDGETS, Client, crates, widget, widgets
 
 from bowsprit.apiserver.access import AllowAlways, Attributes, Authenticated, Credentials, Decision, FixedUser
+from bowsprit.apiserver.admission.chain import AdmissionChain
+from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.server import Server, ServerOptions, warning_values
 from bowsprit.apiserver.user import UserInfo
-from bowsprit.machinery.errors import unauthorized
+from bowsprit.machinery.errors import StatusError, forbidden, unauthorized
+from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.store.memory import MemoryStore
 
 
@@ -216,7 +220,7 @@ async def test_health(server: Server, client: Client) -> None:
     failing = await client.get("/readyz")
     assert failing.status == 500
     assert failing.raw.decode() == (
-        "[+]ping ok\n[+]log ok\n[+]loopback-serving-certificate ok\n[+]etcd ok\n"
+        "[+]ping ok\n[+]log ok\n[+]informer-sync ok\n"
         "[-]poststarthook/kinds failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"
     )
     assert (await client.get("/readyz/poststarthook/kinds")).raw == b"internal server error: not finished\n"
@@ -268,6 +272,64 @@ async def test_metrics_count_requests(client: Client) -> None:
     allowed = {sample.labels["result"]: sample.value for sample in families["authorization_attempts"].samples}
     assert allowed["allowed"] >= 5
     assert families["process_resident_memory_bytes"].samples[0].value > 1e6
+    durations = families["authorization_duration_seconds"].samples
+    assert {s.labels["result"] for s in durations if s.name.endswith("_count")} == {"allowed"}
+
+
+async def test_metrics_count_watches_while_they_last(client: Client) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    async def family(name: str) -> list[Any]:
+        text = (await client.get("/metrics")).raw.decode()
+        return [s for each in text_string_to_metric_families(text) if each.name == name for s in each.samples]
+
+    await client.post(WIDGETS, widget("a"))
+    async with client.session.get(f"{client.base}{WIDGETS}?watch=1") as response:
+        line = await response.content.readline()
+        (running,) = await family("apiserver_longrunning_requests")
+        assert running.labels == {
+            "component": "apiserver", "group": "toys.example", "resource": "widgets", "scope": "namespace",
+            "subresource": "", "verb": "WATCH", "version": "v1",
+        }  # fmt: skip
+        assert running.value == 1
+        sizes = {s.name.rpartition("_")[2]: s.value for s in await family("apiserver_watch_events_sizes")}
+        assert sizes["count"] == 1
+        assert len(line) <= sizes["sum"] < len(line) + 16  # with its chunk
+    async with asyncio.timeout(5):
+        while await family("apiserver_longrunning_requests"):
+            await asyncio.sleep(0.01)
+
+
+async def test_admission_plugins_are_timed_one_by_one() -> None:
+    class Refuses:
+        name = "Refuses"
+
+        def concerns(self, target: Any) -> bool:
+            return True
+
+        async def validate(self, attributes: Any) -> None:
+            raise forbidden(attributes.gvr.gr, "a", "no")
+
+    class Agrees(Refuses):
+        name = "Agrees"
+
+        async def validate(self, attributes: Any) -> None:
+            """Fine."""
+
+    chain = AdmissionChain([Agrees(), Refuses()])
+    seen: list[tuple[str, str, str, bool]] = []
+    chain.observer = lambda name, operation, sort, rejected, seconds: seen.append((name, operation, sort, rejected))
+    gvr = GroupVersionResource("toys.example", "v1", "widgets")
+    asked = SimpleNamespace(
+        operation=Operation.CREATE, gvr=gvr, gvk=gvr.gv.with_kind("Widget"), subresource="", reinvocation={}
+    )
+    with pytest.raises(StatusError):
+        await chain.validate(cast(Any, asked))
+    assert seen == [
+        ("Agrees", "CREATE", "validate", False),
+        ("Refuses", "CREATE", "validate", True),
+        ("", "CREATE", "validate", True),
+    ]
 
 
 async def test_stopping_fails_readiness_drains_and_ends_watches() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bowsprit.machinery.codec import decode_json
@@ -23,6 +23,7 @@ from bowsprit.store.protocol import Event, Store, Subscription
 if TYPE_CHECKING:
     from bowsprit.machinery.objects import Obj
 
+EVENT_SIZES = tuple(float(1024 << power) for power in range(8))  # upstream's buckets of apiserver_watch_events_sizes
 HISTORY_SECONDS = 300.0  # as long as continue tokens and resource versions stay good (upstream's compaction interval)
 HISTORY_EVENTS = 20_000
 HISTORY_BYTES = 32 << 20
@@ -113,6 +114,8 @@ class Cacher:
         self._seen = 0  # the newest revision delivered here
         self.received = 0  # how many changes were
         self.sent = 0  # how many events watches have been sent
+        self.sent_sizes = [0] * (len(EVENT_SIZES) + 1)  # how many up to each size
+        self.sent_bytes = 0
         self.oldest = 0  # every change with a revision > oldest is remembered
         self._watchers: dict[str | None, set[Watcher]] = {}
         self.audiences: dict[object, object] = {}  # watchers that stand for many; kept for whoever joins one
@@ -140,6 +143,14 @@ class Cacher:
         self._watchers.clear()
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    def count_sent(self, lines: Iterable[bytes], watches: int = 1) -> None:
+        """Events that so many watches have been sent."""
+        for line in lines:
+            size = len(line)
+            self.sent += watches
+            self.sent_bytes += size * watches
+            self.sent_sizes[bisect_left(EVENT_SIZES, size)] += watches
 
     @property
     def revision(self) -> int:

@@ -205,15 +205,17 @@ def mount_standard(server: Server) -> None:
     async def index(ctx: RequestContext, request: web.BaseRequest) -> Answer:
         return object_answer(ctx, negotiate(""), 200, obj={"paths": server.index()})
 
-    async def statusz(ctx: RequestContext, request: web.BaseRequest) -> Answer:
+    async def page(ctx: RequestContext, request: web.BaseRequest) -> Answer:
         accept = request.headers.get("Accept", "")
         if not any(part.partition(";")[0].strip() in ("text/plain", "*/*") for part in accept.split(",")):
             raise not_acceptable(
                 "only the following media types are accepted: application/json, application/yaml, text/plain"
             )
-        return Answer(200, server.status_page().encode(), TEXT)
+        text = server.status_page() if ctx.info.path == "/statusz" else server.flags_page()
+        return Answer(200, text.encode(), TEXT)
 
-    server.mount("/statusz", statusz)
+    server.mount("/statusz", page)
+    server.mount("/flagz", page)
     server.mount("/metrics", metrics)
     server.mount("/version", version)
     server.mount("/version/", version)

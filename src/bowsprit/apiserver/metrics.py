@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bowsprit.apiserver.cacher import EVENT_SIZES, HISTORY_EVENTS
 from bowsprit.apiserver.request import RequestContext
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ _SLI_SECONDS = (
     0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 )  # fmt: skip
 _SIZES = (1000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0, 100_000_000.0, 1_000_000_000.0)
+# Those of the durations of authentication and authorization, and of admission.
+_AUTH_SECONDS = tuple(0.001 * 2**power for power in range(15))
+_ADMISSION_SECONDS = (0.005, 0.025, 0.1, 0.5, 1.0, 2.5)
+_TERMINATED = (429, 504)
 _VERBS = {"update": "PUT", "create": "POST"}
 _MAX_SERIES = 20_000  # a client must not fill the memory by asking for things that do not exist
 
@@ -46,6 +51,28 @@ class _Series:
         self.sizes_sum = 0
 
 
+_CONTROLLER = (
+    "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API "
+    "resource and type (validate or admit)."
+)
+_STEP = (
+    "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type "
+    "(validate or admit)."
+)
+_AUTHENTICATION = "[ALPHA] Authentication duration in seconds broken out by result."
+_AUTHORIZATION = "[ALPHA] Authorization duration in seconds broken out by result."
+
+
+class _Duration:
+    """A histogram."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, buckets: Sequence[float]) -> None:
+        self.counts = [0] * (len(buckets) + 1)
+        self.sum = 0.0
+
+
 class Metrics:
     """The server's figures. `extra` collectors give whole families as text."""
 
@@ -57,6 +84,9 @@ class Metrics:
         self.extra: list[Callable[[], str]] = []
         self.authentication = {"success": 0, "failure": 0, "error": 0}
         self.authorization = {"allowed": 0, "denied": 0, "no-opinion": 0}
+        self.users: dict[str, int] = {}
+        self._durations_of: dict[tuple[str, tuple[tuple[str, str], ...]], _Duration] = {}
+        self._long: dict[tuple[str, ...], int] = {}
 
     def observe(self, ctx: RequestContext, sort: str, answer: Any, seconds: float) -> None:
         """Counts one finished request."""
@@ -93,6 +123,46 @@ class Metrics:
             series.sizes[bisect_left(_SIZES, size)] += 1
             series.sizes_sum += size
 
+    def authenticated(self, name: str, seconds: float) -> None:
+        """Counts a request whose sender is known."""
+        user = _user(name)
+        self.users[user] = self.users.get(user, 0) + 1
+        self._took("authentication", (("result", "success"),), _AUTH_SECONDS, seconds)
+
+    def authorized(self, result: str, seconds: float) -> None:
+        """Counts a decision: "allowed", "denied" or "no-opinion"."""
+        self.authorization[result] += 1
+        self._took("authorization", (("result", result),), _AUTH_SECONDS, seconds)
+
+    def admitted(self, plugin: str, operation: str, sort: str, rejected: bool, seconds: float) -> None:
+        """Counts a plugin's word, or ("") that of the whole chain."""
+        labels = (("operation", operation), ("rejected", "true" if rejected else "false"), ("type", sort))
+        if plugin:
+            self._took("controller", (("name", plugin), *labels), _ADMISSION_SECONDS, seconds)
+        else:
+            self._took("step", labels, _ADMISSION_SECONDS, seconds)
+
+    def _took(self, sort: str, labels: tuple[tuple[str, str], ...], buckets: Sequence[float], seconds: float) -> None:
+        duration = self._durations_of.get((sort, labels))
+        if duration is None:
+            if len(self._durations_of) >= _MAX_SERIES:
+                return
+            duration = self._durations_of[sort, labels] = _Duration(buckets)
+        duration.counts[bisect_left(buckets, seconds)] += 1
+        duration.sum += seconds
+
+    def long_running(self, ctx: RequestContext, change: int) -> None:
+        """A watch or another long-running request begins (1) or ends (-1)."""
+        info = ctx.info
+        scope = "resource" if info.name else "namespace" if info.namespace else "cluster"
+        verb = info.verb.upper() if info.verb == "watch" else "CONNECT"
+        key = (info.group, info.resource, scope, info.subresource, verb, info.version)
+        count = self._long.get(key, 0) + change
+        if count > 0:
+            self._long[key] = count
+        else:
+            self._long.pop(key, None)
+
     # -- exposition ----------------------------------------------------------------------------------------------------
 
     def text(self) -> str:
@@ -114,7 +184,7 @@ class Metrics:
                     (
                         *zip(names, key, strict=True),
                         ("code", str(code)),
-                        ("component", "apiserver"),
+                        ("component", "apiserver" if key[1] or key[2] else ""),
                         ("system_client", ""),
                     ),
                     count,
@@ -123,29 +193,43 @@ class Metrics:
                 for code, count in sorted(each.codes.items())
             ),
         )
+        yield from family(
+            "apiserver_request_terminations_total",
+            "counter",
+            "[ALPHA] Number of requests which apiserver terminated in self-defense.",
+            (
+                ((*zip(names[:-1], key[:-1], strict=True), ("code", str(code)), ("component", "apiserver")), count)
+                for key, each in series
+                for code, count in sorted(each.codes.items())
+                if code in _TERMINATED
+            ),
+        )
         yield from self._histogram(
             "apiserver_request_duration_seconds",
             "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, "
             "subresource, scope and component.",
             [
-                ((*zip(names, key, strict=True), ("component", "apiserver")), each.seconds, each.seconds_sum)
+                (
+                    (*zip(names, key, strict=True), ("component", "apiserver" if key[2] else "")),
+                    each.seconds,
+                    each.seconds_sum,
+                )
                 for key, each in series
             ],
             _SECONDS,
         )
         without_dry_run = [
-            ((*zip(names[:-1], key[:-1], strict=True), ("component", "apiserver")), each)
+            ((*zip(names[:-1], key[:-1], strict=True), ("component", "apiserver" if key[2] else "")), each)
             for key, each in series
             if not key[-1]
         ]
-        for name in ("sli", "slo"):
-            yield from self._histogram(
-                f"apiserver_request_{name}_duration_seconds",
-                "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) "
-                "in seconds for each verb, group, version, resource, subresource, scope and component.",
-                [(labels, each.sli, each.sli_sum) for labels, each in without_dry_run],
-                _SLI_SECONDS,
-            )
+        yield from self._histogram(
+            "apiserver_request_sli_duration_seconds",
+            "[ALPHA] Response latency distribution (not counting webhook duration and priority & fairness queue wait times) "
+            "in seconds for each verb, group, version, resource, subresource, scope and component.",
+            [(labels, each.sli, each.sli_sum) for labels, each in without_dry_run],
+            _SLI_SECONDS,
+        )
         yield from self._histogram(
             "apiserver_response_sizes",
             "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, scope and "
@@ -154,6 +238,7 @@ class Metrics:
             _SIZES,
         )
         yield from self._gauges()
+        yield from self._durations()
         yield from self._process()
 
     @staticmethod
@@ -204,17 +289,20 @@ class Metrics:
                 (
                     (
                         ("component", "apiserver"),
-                        *labels,
-                        ("scope", "cluster"),
-                        ("subresource", ""),
-                        ("verb", "WATCH"),
-                        ("version", ""),
+                        *zip(("group", "resource", "scope", "subresource", "verb", "version"), key, strict=True),
                     ),
-                    cacher.watcher_count,
+                    count,
                 )
-                for labels, cacher in labelled
-                if cacher.watcher_count
+                for key, count in sorted(self._long.items())
             ],
+        )
+        objects = [(labels, len(cacher)) for labels, cacher in labelled]
+        yield from family(
+            "apiserver_resource_objects",
+            "gauge",
+            "[ALPHA] Number of stored objects at the time of last check split by kind. In case of a fetching error, the value "
+            "will be -1.",
+            objects,
         )
         yield from family(
             "apiserver_storage_objects",
@@ -252,6 +340,43 @@ class Metrics:
             "[ALPHA] Counter of events received in watch cache broken by resource type.",
             [(labels, cacher.received) for labels, cacher in labelled if cacher.received],
         )
+        yield from self._histogram(
+            "apiserver_watch_events_sizes",
+            "[ALPHA] Watch event size distribution in bytes",
+            [
+                (
+                    (*labels, ("version", each.resource.storage_version.rpartition("/")[2])),
+                    cacher.sent_sizes,
+                    cacher.sent_bytes,
+                )
+                for each, (labels, cacher) in zip(stored, labelled, strict=True)
+            ],
+            EVENT_SIZES,
+        )
+        yield from family(
+            "apiserver_watch_cache_events_dispatched_total",
+            "counter",
+            "[ALPHA] Counter of events dispatched in watch cache broken by resource type.",
+            [(labels, cacher.sent) for labels, cacher in labelled if cacher.sent],
+        )
+        yield from family(
+            "apiserver_watch_cache_initializations_total",
+            "counter",
+            "[ALPHA] Counter of watch cache initializations broken by resource type.",
+            [(labels, 1) for labels, _ in labelled],
+        )
+        yield from family(
+            "watch_cache_capacity",
+            "gauge",
+            "[ALPHA] Total capacity of watch cache broken by resource type.",
+            [(labels, HISTORY_EVENTS) for labels, _ in labelled],
+        )
+        yield from family(
+            "authenticated_user_requests",
+            "counter",
+            "[ALPHA] Counter of authenticated requests broken out by username.",
+            [((("username", name),), count) for name, count in sorted(self.users.items())],
+        )
         yield from family(
             "apiserver_watch_cache_resource_version",
             "gauge",
@@ -259,6 +384,25 @@ class Metrics:
             "significant digits.",
             [(labels, cacher.seen) for labels, cacher in labelled],
         )
+
+    def _durations(self) -> Iterator[str]:
+        for sort, name, help_text, buckets in (
+            (
+                "controller",
+                "apiserver_admission_controller_admission_duration_seconds",
+                _CONTROLLER,
+                _ADMISSION_SECONDS,
+            ),
+            ("step", "apiserver_admission_step_admission_duration_seconds", _STEP, _ADMISSION_SECONDS),
+            ("authentication", "authentication_duration_seconds", _AUTHENTICATION, _AUTH_SECONDS),
+            ("authorization", "authorization_duration_seconds", _AUTHORIZATION, _AUTH_SECONDS),
+        ):
+            rows = [
+                (labels, each.counts, each.sum)
+                for (of, labels), each in sorted(self._durations_of.items())
+                if of == sort
+            ]
+            yield from self._histogram(name, help_text, rows, buckets)
 
     def _process(self) -> Iterator[str]:
         usage = rusage.getrusage(rusage.RUSAGE_SELF)
@@ -282,6 +426,13 @@ class Metrics:
             return
         yield from family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [((), resident)])
         yield from family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", [((), virtual)])
+        address_space = rusage.getrlimit(rusage.RLIMIT_AS)[0]
+        yield from family(
+            "process_virtual_memory_max_bytes",
+            "gauge",
+            "Maximum amount of virtual memory available in bytes.",
+            [((), address_space if address_space != rusage.RLIM_INFINITY else float(2**64))],
+        )
         yield from family("process_open_fds", "gauge", "Number of open file descriptors.", [((), descriptors)])
         limit = rusage.getrlimit(rusage.RLIMIT_NOFILE)[0]
         yield from family("process_max_fds", "gauge", "Maximum number of open file descriptors.", [((), limit)])
@@ -322,6 +473,13 @@ _KNOWN_PATHS = (
     "/apis",
     "/",
 )
+
+
+def _user(name: str) -> str:
+    """Upstream's compressUsername: so that users do not make families without end."""
+    if name in ("admin", "client", "kube_proxy", "kubelet", "system:serviceaccount:kube-system:default"):
+        return name
+    return "email_id" if "@" in name else "other"
 
 
 def _known_path(path: str) -> str:

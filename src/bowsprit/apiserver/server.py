@@ -13,7 +13,9 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from random import getrandbits
+from time import perf_counter
 from typing import Any, cast
 from uuid import UUID
 
@@ -66,6 +68,10 @@ _TIMED_OUT = encode_json(
         "code": 504,
     }
 )
+_NOT_FOR_MACHINES = (
+    "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for "
+    "debugging purposes only."
+)
 _PANIC = "This request caused apiserver to panic. Look in the logs for details."
 
 
@@ -82,6 +88,7 @@ class ServerOptions:
     flow_schema_uid: str = ""  # for X-Kubernetes-PF-FlowSchema-UID; made up when empty
     priority_level_uid: str = ""
     version: Mapping[str, str] = field(default_factory=dict)  # the body of /version
+    flags: Mapping[str, str] = field(default_factory=dict)  # for /flagz; no secrets
     server_address: str = ""  # in legacy /api: host:port that clients should use
 
 
@@ -132,14 +139,20 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._shutting_down = False
         self._housekeeping: asyncio.Task[None] | None = None
-        self.health.add("loopback-serving-certificate", self._check_listening)
-        self.health.add("etcd", self._check_store)
+        self.health.add("loopback-serving-certificate", self._check_listening, readyz=False)
+        self.health.add("etcd", self._check_store, readyz=False)
+        self.health.add("informer-sync", self._check_ready, livez=False, healthz=False)
         dispatch.mount_standard(self)
 
     async def _check_listening(self) -> None:
         """Good once the server listens: it is its own client without a certificate of its own."""
         if not self._listeners:
             raise RuntimeError("the server does not listen yet")
+
+    async def _check_ready(self) -> None:
+        """Requests can be served: the server listens and its storage answers."""
+        await self._check_listening()
+        await self._check_store()
 
     async def _check_store(self) -> None:
         """The health check with upstream's name: whether the storage answers."""
@@ -187,14 +200,20 @@ class Server:
     def status_page(self) -> str:
         """/statusz: the process in a few lines for people (upstream component-base/zpages/statusz)."""
         up = int(self.world.monotonic() - self._created)
+        started = self.world.now() - timedelta(seconds=up)
         version = self.options.version
         return (
-            "\nkube-apiserver statusz\nWarning: This endpoint is not meant to be machine parseable, has no formatting "
-            "compatibility guarantees and is for debugging purposes only.\n\n"
-            f"Up: {up // 3600} hr {up // 60 % 60:02} min {up % 60:02} sec\n"
-            f"Go version: {version.get('goVersion', '')}\nBinary version: {version.get('gitVersion', '')}\n"
-            f"Paths: {' '.join(path for path in self.index() if path.count('/') == 1)}\n"
+            f"\napiserver statusz\n{_NOT_FOR_MACHINES}\n\n"
+            f"Started: {started:%a %b %e %H:%M:%S UTC %Y}\nUp: {up // 3600} hr {up // 60 % 60:02} min {up % 60:02} sec\n"
+            f"Go version: {version.get('goVersion', '')}\nBinary version: {version.get('gitVersion', '').removeprefix('v')}\n"
+            f"Emulation version: {version.get('emulationMajor', '')}.{version.get('emulationMinor', '')}\n"
+            "Paths: /flagz /healthz /livez /metrics /readyz /statusz /version\n"
         )
+
+    def flags_page(self) -> str:
+        """/flagz: the command line's settings (upstream component-base/zpages/flagz)."""
+        lines = "".join(f"{name}={value}\n" for name, value in sorted(self.options.flags.items()))
+        return f"\napiserver flagz\n{_NOT_FOR_MACHINES}\n\n{lines}"
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -284,6 +303,7 @@ class Server:
 
 
 _NOBODY = UserInfo("")
+_DECISIONS = {Decision.ALLOW: "allowed", Decision.DENY: "denied", Decision.NO_OPINION: "no-opinion"}
 
 
 class _Exchange:
@@ -325,11 +345,11 @@ class _Exchange:
             info.field_selector,
             info.label_selector,
         )
+        begun = perf_counter()
         decision, reason = await server.authorizer.authorize(attributes)
+        server.metrics.authorized(_DECISIONS[decision], perf_counter() - begun)
         if decision is not Decision.ALLOW:
-            server.metrics.authorization["denied" if decision is Decision.DENY else "no-opinion"] += 1
             raise forbidden_error(attributes, reason)
-        server.metrics.authorization["allowed"] += 1
         if info.is_resource and (self.sort == "read" or (info.group, info.version) in server._group_versions):
             return await dispatch.resource(server, self)  # other servers' handlers have limits of their own
         if self.sort == "long":
@@ -386,6 +406,7 @@ class _Exchange:
         if "Sec-WebSocket-Protocol" in headers:
             protocols = [name.strip() for name in headers["Sec-WebSocket-Protocol"].split(",")]
         attempts = server.metrics.authentication
+        begun = perf_counter()
         try:
             authenticated = await server.authenticator.authenticate(Credentials(headers, connection, protocols))
         except StatusError:
@@ -396,6 +417,7 @@ class _Exchange:
             raise StatusError("Unauthorized", code=401, reason="Unauthorized")
         attempts["success"] += 1
         ctx.user = authenticated.user
+        server.metrics.authenticated(ctx.user.name, perf_counter() - begun)
         if server.impersonator is not None and _impersonates(headers):
             info = ctx.info
             wanted = Attributes(
@@ -424,6 +446,8 @@ class _Exchange:
         self._admitted = True
         self.server.in_flight.enter(self.sort, self.ctx.user)
         self._counted = True
+        if self.sort == "long":
+            self.server.metrics.long_running(self.ctx, 1)
 
     def time_out(self) -> None:
         """The answer is not the chain's own."""
@@ -434,6 +458,8 @@ class _Exchange:
         if self._counted:
             self._counted = False
             self.server.in_flight.leave(self.sort)
+            if self.sort == "long":
+                self.server.metrics.long_running(self.ctx, -1)
 
     # -- headers -------------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,22 @@ class APIServerOptions:
             raise OptionsError(problems)
         return cls(**given)
 
+    def shown(self) -> dict[str, str]:
+        """The flags as /flagz shows them, by name."""
+        shown = {}
+        for item in dataclasses.fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, tuple | list):
+                text = f"[{','.join(map(str, value))}]"
+            elif isinstance(value, bool):
+                text = str(value).lower()
+            elif item.metadata["kind"] == "duration":
+                text = f"{value:g}s"
+            else:
+                text = "" if value is None else str(value)
+            shown[item.name.replace("_", "-")] = text
+        return shown
+
     def check(self) -> None:
         """Raise OptionsError for values that do not fit together (upstream ServerRunOptions.Validate)."""
         problems = [*self._check_numbers(), *self._check_pairs(), *self._check_ranges()]

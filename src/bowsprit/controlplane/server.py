@@ -255,6 +255,7 @@ class APIServer:
             request_timeout=options.request_timeout,
             shutdown_delay=options.shutdown_delay_duration,
             version=VERSION,
+            flags=options.shown(),
         )
 
     async def _add_kinds(

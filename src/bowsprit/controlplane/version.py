@@ -15,7 +15,7 @@ VERSION = {
     "minCompatibilityMinor": "35",
     "gitVersion": "v1.36.0",  # kubectl compares it with its own
     "gitCommit": "0" * 40,
-    "gitTreeState": "clean",
+    "gitTreeState": "",
     "buildDate": "",
     "goVersion": f"python{platform.python_version()}",
     "compiler": platform.python_implementation(),

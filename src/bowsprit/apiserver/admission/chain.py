@@ -7,6 +7,7 @@ alone, so that is worked out once per kind of request.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from bowsprit.apiserver.admit import AdmissionAttributes, Operation
@@ -62,6 +63,9 @@ class Validator(Protocol):
 
 
 Step = Callable[[AdmissionAttributes], Awaitable[None]]
+Steps = tuple[tuple[str, Step], ...]  # with the plugins' names
+Observer = Callable[[str, str, str, bool, float], None]
+"""Told of a plugin (\"\": of all of them): its name, the operation, \"admit\" or \"validate\", whether it refused, seconds."""
 # Once a webhook or policy has changed the object, the plugins before it see it again, for what it has added.
 Reinvoke = Callable[[AdmissionAttributes], bool]
 
@@ -75,7 +79,8 @@ class AdmissionChain:
 
     def __init__(self, plugins: Sequence[Plugin]) -> None:
         self._plugins = tuple(plugins)
-        self._steps: dict[Target, tuple[tuple[Step, ...], tuple[Step, ...]]] = {}
+        self._steps: dict[Target, tuple[Steps, Steps]] = {}
+        self.observer: Observer | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,19 +90,38 @@ class AdmissionChain:
     async def mutate(self, attributes: AdmissionAttributes) -> None:
         """See admit.Admission. Runs twice when a plugin asks for it (upstream's reinvocation)."""
         steps = self._for(attributes)[0]
-        for step in steps:
-            await step(attributes)
+        await self._walk("admit", steps, attributes)
         if attributes.reinvocation.pop(REINVOKE, False):
             attributes.reinvocation[SECOND_ROUND] = True
-            for step in steps:
-                await step(attributes)
+            await self._walk("admit", steps, attributes)
 
     async def validate(self, attributes: AdmissionAttributes) -> None:
         """See admit.Admission."""
-        for step in self._for(attributes)[1]:
-            await step(attributes)
+        await self._walk("validate", self._for(attributes)[1], attributes)
 
-    def _for(self, attributes: AdmissionAttributes) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    async def _walk(self, sort: str, steps: Steps, attributes: AdmissionAttributes) -> None:
+        observer = self.observer
+        if observer is None:
+            for _, step in steps:
+                await step(attributes)
+            return
+        operation = str(attributes.operation)
+        begun = last = perf_counter()
+        name, rejected = "", True
+        try:
+            for name, step in steps:
+                await step(attributes)
+                now = perf_counter()
+                observer(name, operation, sort, False, now - last)
+                last = now
+            rejected = False
+        finally:
+            now = perf_counter()
+            if rejected:
+                observer(name, operation, sort, True, now - last)
+            observer("", operation, sort, rejected, now - begun)
+
+    def _for(self, attributes: AdmissionAttributes) -> tuple[Steps, Steps]:
         target = Target(attributes.operation, attributes.gvr.gr, attributes.subresource, attributes.gvk.kind)
         steps = self._steps.get(target)
         if steps is None:
@@ -105,8 +129,8 @@ class AdmissionChain:
                 self._steps.clear()
             concerned = [plugin for plugin in self._plugins if plugin.concerns(target)]
             steps = self._steps[target] = (
-                tuple(plugin.mutate for plugin in concerned if isinstance(plugin, Mutator)),
-                tuple(plugin.validate for plugin in concerned if isinstance(plugin, Validator)),
+                tuple((plugin.name, plugin.mutate) for plugin in concerned if isinstance(plugin, Mutator)),
+                tuple((plugin.name, plugin.validate) for plugin in concerned if isinstance(plugin, Validator)),
             )
         return steps
 

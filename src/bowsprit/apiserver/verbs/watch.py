@@ -120,7 +120,7 @@ class Audience:
         if not lines:
             return
         data = lines[0] if len(lines) == 1 else b"".join(lines)
-        self._cacher.sent += len(lines) * len(self._members)
+        self._cacher.count_sent(lines, len(self._members))
         slow = [member for member in self._members if not member.write_now(data)]
         for member in slow:
             self.leave(member)
@@ -216,7 +216,7 @@ class _Watch:
                 await self._encoder.prepare(items[position : position + VIEWS_AT_ONCE])
             if self._selection.matches(item):
                 line = await prepared(partial(self._encoder.added, item))
-                self._cacher.sent += 1
+                self._cacher.count_sent((line,))
                 piece.append(line)
                 size += len(line)
                 if size >= SLICE_BYTES:
@@ -277,7 +277,7 @@ class _Watch:
                         behind = True
                         break
             if piece:
-                self._cacher.sent += len(piece)
+                self._cacher.count_sent(piece)
                 await self._write(b"".join(piece))
                 # Others may have written while we waited for the buffer.
                 behind = behind or self._cacher.seen > self._position
