@@ -275,7 +275,7 @@ class World:
             elif what == "target_eof" and not target.eof_sent:
                 target.eof_sent = True
                 self.tunnel.endpoint_eof(target.endpoint)
-            elif what == "target_lost" and not target.paused:
+            elif what == "target_lost":
                 target.lose()
 
 

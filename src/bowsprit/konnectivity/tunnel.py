@@ -176,15 +176,15 @@ class Tunnel:
         if packet.connect_id == 0:
             return
         endpoint = self.endpoints.get(packet.connect_id)
-        if endpoint is None or endpoint.port is None:
+        if endpoint is None:
             text = "unrecognized connectID"
             self._send(Packet(PacketType.CLOSE_RSP, connect_id=packet.connect_id, error=text))
             return
         self._told(endpoint)
         size = len(packet.data)
         self.received += size
-        if endpoint.closing or not size:
-            return
+        if endpoint.port is None or endpoint.closing or not size:
+            return  # closing: what the endpoint has said may still be on its way
         endpoint.unwritten += size
         endpoint.written += size
         endpoint.port.write(packet.data)
@@ -198,12 +198,15 @@ class Tunnel:
         endpoint = self.endpoints.get(packet.connect_id)
         if endpoint is None:
             self._send(Packet(PacketType.CLOSE_RSP, connect_id=packet.connect_id, error="Unknown connectID"))
-        elif endpoint.closing:
+        elif endpoint.closing and endpoint.port is not None:
             endpoint.answers += 1
         else:
             while endpoint.queue:  # what the endpoint has said, whether or not there is credit: it is a bounded rest
                 self._send_data(endpoint, endpoint.queue.popleft())
-            self._close(endpoint)
+            if endpoint.port is None:
+                self._forget(endpoint)
+            else:
+                self._close(endpoint)
 
     def _close(self, endpoint: Endpoint) -> None:
         endpoint.closing = True
