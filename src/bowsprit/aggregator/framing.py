@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 LARGEST_HEAD = 1 << 20
 _LONGEST_LINE = 16 << 10  # of a chunk's size with its extensions, or of a trailer
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*)")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00]*)?")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
 class MalformedAnswerError(Exception):
@@ -26,14 +25,15 @@ class Head:
     """Status and fields of an answer. `length` is None for a body that ends with the connection, unless `chunked`."""
 
     status: int
-    fields: list[tuple[bytes, bytes]]
+    fields: list[tuple[bytes, bytes, bytes]]  # (name in lower case, name, value)
+    first: dict[bytes, bytes]  # name in lower case -> first value
     chunked: bool = False
     length: int | None = None
     keep_alive: bool = True
 
     def get(self, name: bytes) -> bytes:
         """The first value of a field; the name is in lower case."""
-        return next((value for key, value in self.fields if key.lower() == name), b"")
+        return self.first.get(name, b"")
 
 
 def parse_head(data: bytes, *, bodiless: bool) -> Head:
@@ -46,15 +46,17 @@ def parse_head(data: bytes, *, bodiless: bool) -> Head:
     match = _STATUS.fullmatch(first)
     if match is None:
         raise MalformedAnswerError(f'malformed HTTP response "{first[:64].decode("latin-1")}"')
-    head = Head(int(match.group(2)), [], keep_alive=match.group(1) == b"1")
+    head = Head(int(match.group(2)), [], {}, keep_alive=match.group(1) == b"1")
     lengths: set[bytes] = set()
     for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or _TOKEN.fullmatch(name) is None or _BAD_VALUE.search(value):
+        field = _FIELD.fullmatch(line)
+        if field is None:
             raise MalformedAnswerError(f"malformed MIME header line: {line[:64].decode('latin-1')}")
-        value = value.strip(b" \t")
-        head.fields.append((name, value))
+        name, value = field.groups()
+        value = value.rstrip(b" \t")
         lower = name.lower()
+        head.fields.append((lower, name, value))
+        head.first.setdefault(lower, value)
         if lower == b"content-length":
             lengths.add(value)
         elif lower == b"transfer-encoding":

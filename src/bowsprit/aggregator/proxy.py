@@ -230,8 +230,7 @@ class Relay:
         dated = False
         connection = head.get(b"connection")
         named = {word.strip() for word in connection.lower().split(b",")} if connection else ()
-        for name, value in head.fields:
-            lower = name.lower()
+        for lower, name, value in head.fields:
             if lower in _NOT_BACK or lower in named:
                 continue
             if lower == b"content-encoding" and self._gunzip is not None:

@@ -114,7 +114,7 @@ class _Tunnel:
             return
         if head.status == 101 or head.status >= 400:
             self._joined = True
-            lines = [status_line(head.status), *(b"%b: %b\r\n" % field for field in head.fields)]
+            lines = [status_line(head.status), *(b"%b: %b\r\n" % field[1:] for field in head.fields)]
             if head.status != 101:
                 lines.append(b"Connection: close\r\n")
             self._chunked = head.chunked
