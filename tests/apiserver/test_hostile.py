@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
+import os
 
 import pytest
 from apiserver_toys import WIDGETS, Client, widget
@@ -16,13 +18,14 @@ from bowsprit.apiserver.server import Server
 from bowsprit.apiserver.strategy import Strategy
 
 
-async def _send(client: Client, data: bytes, *, wait: bool = True) -> bytes:
+async def _send(client: Client, data: bytes, *, wait: bool = True, end: bool = True) -> bytes:
     host, port = client.base.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(data)
     try:
         if wait:
-            writer.write_eof()
+            if end:
+                writer.write_eof()
             async with asyncio.timeout(5):
                 return await reader.read(1 << 16)
         return b""
@@ -64,6 +67,62 @@ async def test_no_malformed_request_gets_a_5xx(client: Client, caplog: pytest.Lo
     assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4", b"HTTP/1.1 200")), answer[:200]
     assert "Traceback" not in caplog.text
     assert (await client.get("/livez")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (2 * MAX_HEADER_BYTES) + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5000 + b"\r\n", 431),
+        (b"GET /" + b"a" * (2 * MAX_LINE_BYTES) + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (_post(b"zz\r\n", "Transfer-Encoding: chunked"), 400),
+    ],
+)
+async def test_what_is_no_http_is_answered_with_a_status(client: Client, data: bytes, code: int) -> None:
+    head, _, body = (await _send(client, data, end=False)).partition(b"\r\n\r\n")
+    status = json.loads(body)
+    assert head.split()[1] == str(code).encode()
+    assert (status["kind"], status["code"], status["status"]) == ("Status", code, "Failure")
+
+
+async def test_thousands_of_hostile_requests_leave_nothing_behind(server: Server, client: Client) -> None:
+    bomb = gzip.compress(b"0" * 20_000_000)
+    deep = b'{"a":' * 50_000
+    broken = [
+        b"\x00" * 100,
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 300 + b"\r\n",
+        _post(b"{", "Content-Length: 10"),
+        _post(bomb, "Content-Encoding: gzip", f"Content-Length: {len(bomb)}"),
+        _post(deep, f"Content-Length: {len(deep)}"),
+        _post(b"k8s\0\x0a\xff\xff\xff\xff\x0f", "Content-Length: 10", "X-Odd: protobuf"),
+        _post(b"5\r\nab", "Transfer-Encoding: chunked"),
+        f"GET {WIDGETS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    ]
+
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
+
+    async def storm(rounds: int) -> None:
+        for _ in range(rounds):
+            await asyncio.gather(*(_send(client, data, wait=number % 8 != 7) for number, data in enumerate(broken * 4)))
+
+    await storm(2)  # whatever is made once is there now
+    async with asyncio.timeout(10):
+        while any(server.in_flight.counts.values()):
+            await asyncio.sleep(0.01)
+    before, memory = held(), resident()
+    await storm(60)
+    async with asyncio.timeout(10):
+        while any(server.in_flight.counts.values()) or held() > before:
+            await asyncio.sleep(0.01)
+    assert resident() - memory < 32 << 20
+    assert (await client.get("/livez")).status == 200
+
+
+def resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 _KEYS = st.sampled_from(

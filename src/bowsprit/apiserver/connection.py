@@ -9,13 +9,15 @@ from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from bowsprit.apiserver.access import Connection
 from bowsprit.apiserver.tls import peer_certificates
+from bowsprit.machinery.codec import encode_json
+from bowsprit.machinery.errors import StatusError, bad_request, internal_error
 
 logger = logging.getLogger("bowsprit.apiserver")
 
@@ -81,6 +83,26 @@ class ConnectionHandler(RequestHandler):
         else:
             logger.error(*args, **kw)
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP, or too much of it, is answered with a Status; the connection is closed."""
+        self.log_exception("bad request from %s", request.remote, exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        failure = (
+            _refusal(exc) if isinstance(exc, HttpProcessingError) else internal_error("the request was not understood")
+        )
+        answer = web.Response(
+            status=failure.code, body=encode_json(failure.to_status()), content_type="application/json"
+        )
+        answer.force_close()
+        return answer
+
     def on_lost(self, callback: Lost) -> None:
         """Calls back when the connection is gone."""
         if self.transport is None:
@@ -96,6 +118,18 @@ class ConnectionHandler(RequestHandler):
         callbacks, self._lost = self._lost, set()
         for callback in callbacks:
             callback()
+
+
+def _refusal(failure: HttpProcessingError) -> StatusError:
+    """What a parser refuses, as a Status; beyond the limits (also the request line's, as in Go) it is a 431."""
+    text = failure.message.partition("\n")[0].rstrip(": ")
+    if isinstance(failure, LineTooLong) or "too many headers" in text.lower():
+        return StatusError(
+            f"the request's line or headers are too large: at most {MAX_HEADERS} headers of {MAX_HEADER_BYTES >> 10} KiB are taken",
+            code=431,
+            reason="",
+        )
+    return bad_request(text or "the request is no HTTP/1.1")
 
 
 class HTTPServer(web.Server):

@@ -105,7 +105,7 @@ class AdmissionChain:
             for _, step in steps:
                 await step(attributes)
             return
-        operation = str(attributes.operation)
+        operation: str = attributes.operation.value
         begun = last = perf_counter()
         name, rejected = "", True
         try:
