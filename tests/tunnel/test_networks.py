@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import BOWSPRIT
@@ -21,6 +23,8 @@ from lab import REMOTE, eventually, lab
 OLD_KUBECTL = "build/kubectl-1.20/usr/bin/kubectl"
 CURL = ("curl", "-k", "-v", "https://localhost:6443/api")
 FILE_SIZE = 1 << 31
+PAGE = (Path(__file__).parents[2] / "docs" / "tunnel.md").read_text()
+BLOCKS = [re.findall(r"^\$ (.+)$", block, re.M) for block in re.findall(r"```console\n(.*?)```", PAGE, re.S)]
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -78,7 +82,7 @@ def test_kubectl_does_everything_through_it(networks, way, request):
     name = "web-" + request.node.callspec.params["way"]
     manifest = networks.folder / "web.yaml"
     manifest.write_text(
-        kubectl(networks, "create", "deployment", name, "--image=nginx", "--dry-run=client", "-o", "yaml")
+        kubectl(networks, "create", "deployment", name, "--image=nginx", "--port=80", "--dry-run=client", "-o", "yaml")
     )
     with networks.near_running("kubectl", "--context", "socks", "get", "pods", "-w") as watch:
         kubectl(networks, "apply", "-f", str(manifest), program=OLD_KUBECTL)
@@ -86,6 +90,10 @@ def test_kubectl_does_everything_through_it(networks, way, request):
         watch.expect("Running")
         assert "started" in kubectl(networks, "logs", f"deployment/{name}")
         assert kubectl(networks, "exec", f"deployment/{name}", "--", "echo", "over", "websocket") == "over websocket\n"
+    forwarding = ["kubectl", "--context", "named", "port-forward", f"deployment/{name}", "18080:80"]
+    with networks.near_running(*forwarding) as forward:
+        forward.expect("Forwarding from 127.0.0.1:18080")
+        assert f"{name}-" in networks.near("curl", "-sS", "http://127.0.0.1:18080/").stdout  # the pod tells its name
     kubectl(networks, "delete", "deployment", name)
 
 
@@ -172,3 +180,34 @@ def test_our_own_commands_go_the_same_way(networks, ours):
 def test_the_tools_are_there():
     for tool in ("ip", "curl", "ssh", "kubectl"):
         assert shutil.which(tool), f"{tool} is missing: tools/system.sh test"
+
+
+def test_the_page_s_commands_work_as_written(networks, tmp_path):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "bowsprit").write_text(f'#!/bin/sh\nexec {" ".join(BOWSPRIT)} "$@"\n')
+    (programs / "bowsprit").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    ran = 0
+    (tmp_path / "keys.pub").write_text((networks.home / ".ssh" / "id_ed25519.pub").read_text())
+    for block in BLOCKS:
+        with contextlib.ExitStack() as stack:
+            script = []
+            for line in block:
+                ran += 1
+                command = f"cd {tmp_path} && {line.replace('username@', 'root@')}"
+                if "--detach" not in line and ("tunnel open" in line or "tunnel gateway" in line):
+                    before, _, program = command.partition("bowsprit")
+                    running = networks.near_running("sh", "-c", f"{before} exec bowsprit{program}", PATH=path)
+                    stack.enter_context(running).expect("SOCKS5 on" if "open" in line else "SSH gateway on")
+                else:
+                    script.append(command)
+            result = networks.near("bash", "-ec", "\n".join(script), PATH=path)
+            assert result.returncode == 0, f"{script}\n{result.stdout}\n{result.stderr}"
+            if any("curl" in line for line in block):
+                assert '"apiVersion": "v1"' in result.stdout
+            if any("get nodes" in line for line in block):
+                assert "node-1" in result.stdout
+                assert "The whole way works." in result.stdout
+    eventually(lambda: networks.near(*BOWSPRIT, "tunnel", "list").stdout == "")
+    assert ran >= 9

@@ -27,6 +27,7 @@ from typing import Protocol
 import asyncssh
 
 from bowsprit.tunnel.channel import Channel, ChannelPeer
+from bowsprit.tunnel.deadlines import Deadlines
 from bowsprit.tunnel.errors import ForwardError, TunnelError
 from bowsprit.tunnel.login import LinkOptions, Login
 from bowsprit.tunnel.network import NetworkWatch
@@ -59,7 +60,6 @@ class Opening:
         self._peer = peer
         self._host, self._port, self._origin = host, port, origin
         self._channel: Channel | None = None
-        self._deadline = asyncio.get_running_loop().call_later(link.options.open_timeout, self._too_late)
 
     def ask(self, connection: asyncssh.SSHClientConnection) -> None:
         """Ask the far end over this connection."""
@@ -70,8 +70,7 @@ class Opening:
 
     def cancel(self) -> None:
         """The wish is withdrawn."""
-        self._deadline.cancel()
-        self._link.wait_no_more(self)
+        self._link.forget(self)
         if self._channel is not None:
             self._channel.abort()
 
@@ -82,7 +81,7 @@ class Opening:
 
     def channel_opened(self, channel: Channel) -> ChannelPeer:
         """See ChannelOpener."""
-        self._deadline.cancel()
+        self._link.forget(self)
         self._peer.forward_opened(channel)
         return self._peer
 
@@ -94,7 +93,8 @@ class Opening:
         else:
             self.refuse(*_explain(error))
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """The time is over."""
         if self._channel is not None:
             self.refuse("no answer from the far end", Reply.TTL_EXPIRED, "ForwardTimeout")
         else:
@@ -115,6 +115,7 @@ class SshLink:
         self._network = NetworkWatch()
         self._connection: asyncssh.SSHClientConnection | None = None
         self._waiting: dict[Opening, None] = {}
+        self._deadlines: Deadlines[Opening] = Deadlines(options.open_timeout, Opening.too_late)
         self._task: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -153,6 +154,8 @@ class SshLink:
             self._task.cancel()
             await asyncio.wait({self._task})
         self._network.stop()
+        self._refuse_waiting()
+        self._deadlines.stop()
         if self._first.done() and not self._first.cancelled():
             self._first.exception()
 
@@ -160,6 +163,7 @@ class SshLink:
         """Ask for a channel to a destination as the far end sees it. The peer gets the answer, a refusal after
         ``open_timeout`` at the latest, unless the caller cancels what is returned."""
         opening = Opening(self, peer, host, port, origin)
+        self._deadlines.add(opening)
         if self._connection is not None:
             opening.ask(self._connection)
         else:
@@ -172,8 +176,9 @@ class SshLink:
         if self._task is None or self._task.done():
             asyncio.get_running_loop().call_soon(self._refuse_waiting)
 
-    def wait_no_more(self, opening: Opening) -> None:
-        """Forget a waiting wish."""
+    def forget(self, opening: Opening) -> None:
+        """The wish has come to its end."""
+        self._deadlines.discard(opening)
         self._waiting.pop(opening, None)
 
     def why_down(self) -> str:

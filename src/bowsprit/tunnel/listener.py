@@ -7,6 +7,8 @@ import errno
 import logging
 import socket
 
+from bowsprit.tunnel import relay
+from bowsprit.tunnel.deadlines import Deadlines
 from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.relay import Opener, Relay, Traffic
 from bowsprit.tunnel.rules import Rule
@@ -48,6 +50,7 @@ class SocksListener:
         self._rules = rules
         self._relays: set[Relay] = set()
         self._sockets: list[socket.socket] = []
+        self._handshakes: Deadlines[Relay] = Deadlines(relay.HANDSHAKE_SECONDS, Relay.too_slow)
 
     async def start(self) -> None:
         """Listen.
@@ -78,8 +81,9 @@ class SocksListener:
         for listening in sockets:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
-        for relay in list(self._relays):
-            relay.abort()
+        for served in list(self._relays):
+            served.abort()
+        self._handshakes.stop()
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -97,17 +101,18 @@ class SocksListener:
                 log.warning("more than %d connections: one is turned away", MAX_CONNECTIONS)
                 sock.close()
                 continue
-            relay = Relay(
+            served = Relay(
                 sock,
                 address[:2],
                 self._opener,
                 self.traffic,
+                self._handshakes,
                 credentials=self._credentials,
                 rules=self._rules,
                 on_end=self._relays.discard,
             )
-            self._relays.add(relay)
-            relay.start()
+            self._relays.add(served)
+            served.start()
 
     def _resume(self, listening: socket.socket) -> None:
         if listening in self._sockets:

@@ -6,7 +6,6 @@ task or a queue between them. When one side cannot keep up, reading from the oth
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bowsprit.tunnel.channel import Channel
+from bowsprit.tunnel.deadlines import Deadlines
 from bowsprit.tunnel.errors import ForwardError
 from bowsprit.tunnel.link import ForwardPeer
 from bowsprit.tunnel.rules import Rule, allowed
@@ -59,6 +59,7 @@ class Relay:
         origin: the client's address and port, for the far end's log.
         opener: where channels come from.
         traffic: counters shared by the listener's relays.
+        handshakes: what ends the relays whose clients take too long to ask.
         credentials: user and password to demand.
         rules: destinations to allow; None for any.
         on_end: called once when both directions are closed.
@@ -70,6 +71,7 @@ class Relay:
         origin: tuple[str, int],
         opener: Opener,
         traffic: Traffic,
+        handshakes: Deadlines[Relay],
         *,
         credentials: tuple[str, str] | None,
         rules: list[Rule] | None,
@@ -79,6 +81,7 @@ class Relay:
         self._origin = origin
         self._opener = opener
         self._traffic = traffic
+        self._handshakes = handshakes
         self._rules = rules
         self._on_end = on_end
         self._socks = Socks5Server(credentials)
@@ -86,13 +89,12 @@ class Relay:
         self._opening: Cancellable | None = None
         self._client_eof = False
         self._channel_eof = False
-        self._deadline: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Serve the client."""
         self._traffic.active += 1
         self._traffic.total += 1
-        self._deadline = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._too_slow)
+        self._handshakes.add(self)
         self._stream.start()
 
     def abort(self) -> None:
@@ -128,8 +130,7 @@ class Relay:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._traffic.active -= 1
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._handshakes.discard(self)
         if self._opening is not None:
             self._opening.cancel()
         if self._channel is not None:
@@ -198,15 +199,14 @@ class Relay:
                     self._stream.close()
 
     def _open(self, host: str, port: int) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._handshakes.discard(self)
         if not allowed(self._rules, host, port):
             why = f"{host}:{port} is not allowed by the rules of this tunnel"
             self._perform(self._socks.refused(Reply.NOT_ALLOWED, why))
             return
         self._opening = self._opener.open(host, port, self, self._origin)
 
-    def _too_slow(self) -> None:
-        if self._socks.state in (State.METHODS, State.AUTH, State.REQUEST):
-            log.info("the client did not finish its SOCKS request within %g s", HANDSHAKE_SECONDS)
-            self.abort()
+    def too_slow(self) -> None:
+        """The client has not finished its request in time."""
+        log.info("the client did not finish its SOCKS request within %g s", HANDSHAKE_SECONDS)
+        self.abort()

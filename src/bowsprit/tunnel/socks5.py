@@ -14,7 +14,7 @@ Malformed input never raises: it leads to FAILED with the reply, if the protocol
 from __future__ import annotations
 
 import hmac
-import ipaddress
+import socket
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -212,7 +212,7 @@ class Socks5Server:
             if host is None:
                 return self._fail("malformed host name", Reply.GENERAL_FAILURE)
         else:
-            host = str(ipaddress.ip_address(address))
+            host = socket.inet_ntop(socket.AF_INET if kind == _IPV4 else socket.AF_INET6, address)
         if port == 0:
             return self._fail("port 0", Reply.GENERAL_FAILURE)
         self.state = State.CONNECTING

@@ -41,6 +41,7 @@ class ClientStream:
 
     def __init__(self, sock: socket.socket, user: StreamUser) -> None:
         self._socket = sock
+        self._descriptor = sock.fileno()
         self._user = user
         self._loop = asyncio.get_running_loop()
         self._unsent = bytearray()
@@ -59,8 +60,8 @@ class ClientStream:
 
     def start(self) -> None:
         """Begin to read, with what is there already."""
+        self._readable()  # the greeting is answered before the loop is asked to tell of more
         self._watch()
-        self._readable()
 
     def pause_reading(self) -> None:
         """Leave what arrives in the kernel."""
@@ -87,7 +88,7 @@ class ClientStream:
                 return
         if sent < len(data):
             if not self._unsent:
-                self._loop.add_writer(self._socket, self._writable)
+                self._loop.add_writer(self._descriptor, self._writable)
             self._unsent += memoryview(data)[sent:]
             if len(self._unsent) > _PAUSE_ABOVE and not self._user_paused:
                 self._user_paused = True
@@ -118,9 +119,9 @@ class ClientStream:
     def _watch(self) -> None:
         wanted = not (self._paused or self._closing or self._eof_seen)
         if wanted and not self._reading:
-            self._loop.add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
         elif self._reading and not wanted:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._descriptor)
         self._reading = wanted
 
     def _readable(self) -> None:
@@ -149,7 +150,7 @@ class ClientStream:
             return
         del self._unsent[:sent]
         if not self._unsent:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._descriptor)
             if self._closing:
                 self._finish(None)
                 return
@@ -165,7 +166,7 @@ class ClientStream:
         self._closing = self._closed = True
         self._watch()
         if self._unsent:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._descriptor)
             self._unsent.clear()
         self._socket.close()
         self._loop.call_soon(self._user.connection_lost, exc)
