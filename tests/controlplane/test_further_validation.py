@@ -92,7 +92,7 @@ def test_nodes() -> None:
     assert errors[0].startswith("metadata.taints[1]: Duplicate value: ")
     assert errors[0].endswith(": taints must be unique by key and effect pair")
     assert errors[1].startswith('metadata.taints[2].effect: Unsupported value: "Never": supported values: ')
-    assert errors[2:] == ['status.capacity[cpu]: Invalid value: "-1": must be greater than or equal to 0']
+    assert errors[2:] == ['status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0']
 
 
 def test_what_a_node_was_given_stays() -> None:

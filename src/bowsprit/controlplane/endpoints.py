@@ -37,13 +37,21 @@ class PodEndpoints:
         self._registry = registry
         self._client = client
         self._binding = PodBinding(lambda: self._collection(PODS))
-        self._eviction = PodEviction(listers, lambda: self._collection(BUDGETS), self._delete)
+        self._eviction = PodEviction(
+            listers, lambda: self._collection(PODS), lambda: self._collection(BUDGETS), self._delete
+        )
 
     def subresources(self) -> dict[str, Subresource]:
         """Those of pods."""
         return {
             "binding": ActionSubresource("binding", BINDING, self._binding.bind, schema=BuiltinSchema(BINDING)),
-            "eviction": ActionSubresource("eviction", EVICTION, self._eviction.evict, schema=BuiltinSchema(EVICTION)),
+            "eviction": ActionSubresource(
+                "eviction",
+                EVICTION,
+                self._eviction.evict,
+                schema=BuiltinSchema(EVICTION),
+                accepts=frozenset({GroupVersionKind("policy", "v1beta1", "Eviction")}),
+            ),
         }
 
     def bindings(self) -> Resource:
@@ -69,7 +77,7 @@ def component_statuses(check_store: Callable[[], Awaitable[object]]) -> Virtual:
         for status in await componentstatus.probe_all(check_store):
             if status["metadata"]["name"] == name:
                 return status
-        raise not_found(COMPONENT_STATUSES, name)
+        raise not_found(GroupResource("", "componentstatus"), name)  # upstream says the singular
 
     async def read_all(_: RequestContext) -> Obj:
         items = await componentstatus.probe_all(check_store)

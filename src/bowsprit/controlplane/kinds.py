@@ -109,7 +109,11 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
         **_with_status(
             "networking.k8s.io", "servicecidrs", policy.ServiceCIDRStrategy(), policy.cidr_cells, RESET_METADATA
         ),
-        **_with_status("policy", "poddisruptionbudgets", disruption.DisruptionBudgetStrategy(), disruption.cells),
+        GroupResource("policy", "poddisruptionbudgets"): Behaviour(
+            budgets := disruption.DisruptionBudgetStrategy(),
+            disruption.DisruptionBudgetStatusStrategy(budgets),
+            cells=disruption.cells,
+        ),
         GroupResource(roles.RBAC_GROUP, "roles"): Behaviour(role, cells=roles.role_cells),
         GroupResource(roles.RBAC_GROUP, "clusterroles"): Behaviour(role, cells=roles.role_cells),
         GroupResource(roles.RBAC_GROUP, "rolebindings"): Behaviour(binding, cells=roles.binding_cells),

@@ -102,9 +102,9 @@ def counted_status_errors(obj: Obj, fields: tuple[str, ...]) -> list[FieldError]
     status, where = obj.get("status") or {}, path("status")
     errors: list[FieldError] = []
     total = status.get("replicas", 0)
-    for field in ("replicas", *fields):
+    for field in ("replicas", "observedGeneration", *fields):
         errors += not_negative(status.get(field, 0), where.child(field))
-        if field != "replicas" and status.get(field, 0) > total:
+        if field in fields and status.get(field, 0) > total:
             detail = "cannot be greater than status.replicas"
             errors.append(fielderrors.invalid(where.child(field), status.get(field, 0), detail))
     ready, available = status.get("readyReplicas", 0), status.get("availableReplicas", 0)

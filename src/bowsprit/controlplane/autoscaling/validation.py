@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bowsprit.controlplane.labelrules import selector_errors
+from bowsprit.controlplane.core.resourcerules import container_name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.quantity import Quantity
-from bowsprit.machinery.validation import is_valid_path_segment_name
+from bowsprit.machinery.validation import is_dns1123_label, is_valid_path_segment_name
 
 _SOURCES = {
     "ContainerResource": "containerResource",
@@ -16,6 +16,7 @@ _SOURCES = {
     "Pods": "pods",
     "Resource": "resource",
 }
+_ORDER = ("object", "external", "pods", "resource", "containerResource")
 _POSITIVE = "must be greater than 0"
 
 
@@ -55,63 +56,98 @@ def _reference(reference: Obj, where: Path) -> list[FieldError]:
 
 
 def _metric(metric: Obj, where: Path) -> list[FieldError]:
-    kind = metric.get("type", "")
+    kind, place = metric.get("type", ""), where.child("type")
+    errors: list[FieldError] = []
     if not kind:
-        return [fielderrors.required(where.child("type"), "must specify a metric source type")]
+        errors.append(fielderrors.required(place, "must specify a metric source type"))
     if kind not in _SOURCES:
-        return [fielderrors.not_supported(where.child("type"), kind, sorted(_SOURCES))] * 2
-    field = _SOURCES[kind]
-    source = metric.get(field)
-    if source is None:
-        return [fielderrors.required(where.child(field), "must populate information for the given metric source")]
-    errors = [
-        fielderrors.forbidden(where.child(other), "must populate the given metric source only")
-        for other in _SOURCES.values()
-        if other != field and metric.get(other) is not None
-    ]
-    place = where.child(field)
-    if kind in ("Resource", "ContainerResource"):
-        if not source.get("name"):
-            errors.append(fielderrors.required(place.child("name"), "must specify a resource name"))
-        if kind == "ContainerResource" and not source.get("container"):
-            errors.append(fielderrors.required(place.child("container"), "must specify a container"))
+        errors.append(fielderrors.not_supported(place, kind, sorted(_SOURCES)))
+    present = [field for field in _ORDER if metric.get(field) is not None]
+    if present:
+        errors += _source(present[0], metric[present[0]], where.child(present[0]))
+    expected = _SOURCES.get(kind)
+    if expected is None:
+        errors.append(fielderrors.not_supported(place, kind, sorted(_SOURCES)))
+    elif expected not in present:
+        detail = "must populate information for the given metric source"
+        errors.append(fielderrors.required(where.child(expected), detail))
+    if len(present) != 1:
+        detail = "must populate the given metric source only"
+        errors += [fielderrors.forbidden(where.child(field), detail) for field in present if field != expected]
+    return errors
+
+
+def _source(kind: str, source: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    target, place = source.get("target") or {}, where.child("target")
+    if kind in ("resource", "containerResource"):
+        errors += _resource(kind, source, where)
     else:
-        named = source.get("metric") or {}
-        if not named.get("name"):
-            errors.append(fielderrors.required(place.child("metric", "name"), "must specify a metric name"))
-        errors += selector_errors(named.get("selector"), place.child("metric", "selector"))
-        if kind == "Object":
-            errors += _reference(source.get("describedObject") or {}, place.child("describedObject"))
-    return errors + _target(source.get("target") or {}, place.child("target"), kind)
+        if kind == "object":
+            errors += _reference(source.get("describedObject") or {}, where.child("describedObject"))
+        errors += _identifier(source.get("metric") or {}, where.child("metric"))
+    errors += _target(target, place)
+    percent, value, average = target.get("averageUtilization"), target.get("value"), target.get("averageValue")
+    if kind in ("resource", "containerResource"):
+        if percent is None and average is None:
+            detail = "must set either a target raw value or a target utilization"
+            errors.append(fielderrors.required(place.child("averageUtilization"), detail))
+        elif percent is not None and average is not None:
+            detail = "may not set both a target raw value and a target utilization"
+            errors.append(fielderrors.forbidden(place.child("averageValue"), detail))
+    elif kind == "pods":
+        if average is None:
+            detail = "must specify a positive target averageValue"
+            errors.append(fielderrors.required(place.child("averageValue"), detail))
+    elif value is None and average is None:
+        per_pod = "must set either a target value for metric or a per-pod target"
+        detail = per_pod if kind == "external" else "must set either a target value or averageValue"
+        errors.append(fielderrors.required(place.child("averageValue"), detail))
+    elif kind == "external" and value is not None and average is not None:
+        detail = "may not set both a target value for metric and a per-pod target"
+        errors.append(fielderrors.forbidden(place.child("value"), detail))
+    return errors
 
 
-def _target(target: Obj, where: Path, kind: str) -> list[FieldError]:
+def _resource(kind: str, source: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    name, container = source.get("name", ""), source.get("container", "")
+    if not name:
+        errors.append(fielderrors.required(where.child("name"), "must specify a resource name"))
+    elif kind == "containerResource":
+        errors += container_name_errors(name, where.child("name"))
+    if kind == "containerResource":
+        if not container:
+            errors.append(fielderrors.required(where.child("container"), "must specify a container"))
+        else:
+            errors += [
+                fielderrors.invalid(where.child("container"), container, text) for text in is_dns1123_label(container)
+            ]
+    return errors
+
+
+def _identifier(metric: Obj, where: Path) -> list[FieldError]:
+    name = metric.get("name", "")
+    if not name:
+        return [fielderrors.required(where.child("name"), "must specify a metric name")]
+    return [fielderrors.invalid(where.child("name"), name, text) for text in is_valid_path_segment_name(name)]
+
+
+def _target(target: Obj, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     form = target.get("type", "")
     if not form:
         errors.append(fielderrors.required(where.child("type"), "must specify a metric target type"))
-    elif form not in ("Utilization", "Value", "AverageValue"):
-        errors.append(
-            fielderrors.invalid(where.child("type"), form, "must be either Utilization, Value, or AverageValue")
-        )
-    percent, value, average = target.get("averageUtilization"), target.get("value"), target.get("averageValue")
-    if percent is not None and percent < 1:
-        errors.append(fielderrors.invalid(where.child("averageUtilization"), percent, _POSITIVE))
-    for field, text in (("value", value), ("averageValue", average)):
+    if form not in ("Utilization", "Value", "AverageValue"):
+        detail = "must be either Utilization, Value, or AverageValue"
+        errors.append(fielderrors.invalid(where.child("type"), form, detail))
+    for field in ("value", "averageValue"):
+        text = target.get(field)
         if text is not None and Quantity.parse(text).sign() != 1:
             errors.append(fielderrors.invalid(where.child(field), text, "must be positive"))
-    if kind in ("Resource", "ContainerResource"):
-        if percent is None and average is None:
-            detail = "must set either a target raw value or a target utilization"
-            errors.append(fielderrors.required(where.child("averageUtilization"), detail))
-        elif percent is not None and average is not None:
-            detail = "may not set both a target raw value and a target utilization"
-            errors.append(fielderrors.forbidden(where.child("averageValue"), detail))
-    elif kind == "Pods" and average is None:
-        errors.append(fielderrors.required(where.child("averageValue"), "must specify a positive target averageValue"))
-    elif kind in ("Object", "External") and value is None and average is None:
-        detail = "must set either a target value or averageValue"
-        errors.append(fielderrors.required(where.child("averageValue" if kind == "Object" else "value"), detail))
+    percent = target.get("averageUtilization")
+    if percent is not None and percent < 1:
+        errors.append(fielderrors.invalid(where.child("averageUtilization"), percent, _POSITIVE))
     return errors
 
 
@@ -140,4 +176,7 @@ def _rules(rules: Obj, where: Path) -> list[FieldError]:
                 errors.append(fielderrors.invalid(place.child(field), number, "must be greater than zero"))
             elif most and number > most:
                 errors.append(fielderrors.invalid(place.child(field), number, f"must be less than or equal to {most}"))
+    if (tolerance := rules.get("tolerance")) is not None and Quantity.parse(tolerance).sign() < 0:
+        place = where.child("tolerance")
+        errors.append(fielderrors.invalid(place, tolerance, "must be greater than or equal to 0"))
     return errors

@@ -7,7 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.certificates.validation import signing_request_errors
+from bowsprit.controlplane.certificates.validation import signing_request_errors, signing_request_status_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy, copy_field
 from bowsprit.machinery.fielderrors import FieldError
@@ -68,10 +68,8 @@ class SigningRequestStatusStrategy(StatusStrategy):
             else:
                 after.pop("conditions", None)
         else:
-            kept = [item for item in before.get("conditions") or () if item.get("type") in _APPROVALS]
-            others = [item for item in after.get("conditions") or () if item.get("type") not in _APPROVALS]
-            if kept or others:
-                after["conditions"] = kept + others
+            for kind in _APPROVALS:
+                _put_back(after.get("conditions") or [], before.get("conditions") or [], kind)
             new["status"] = after
         known = {item.get("type"): item for item in before.get("conditions") or ()}
         for condition in after.get("conditions") or ():
@@ -80,6 +78,18 @@ class SigningRequestStatusStrategy(StatusStrategy):
             if not condition.get("lastTransitionTime"):
                 same = previous is not None and previous.get("status") == condition.get("status")
                 condition["lastTransitionTime"] = previous["lastTransitionTime"] if same and previous else ctx.timestamp
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return signing_request_status_errors(new, old, approval=self._approval)
+
+
+def _put_back(conditions: list[Obj], held: list[Obj], kind: str) -> None:
+    """Conditions of a kind as they were; more or less of them is for the validation to refuse."""
+    places = [index for index, item in enumerate(conditions) if item.get("type") == kind]
+    old = [item for item in held if item.get("type") == kind]
+    if len(places) == len(old):
+        for index, item in zip(places, old, strict=True):
+            conditions[index] = dict(item)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

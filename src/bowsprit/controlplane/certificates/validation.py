@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 
 from bowsprit.controlplane.countrules import one_of
 from bowsprit.machinery import fielderrors
@@ -73,3 +74,57 @@ def _signer_name(name: str, where: Path) -> list[FieldError]:
         detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
         return [fielderrors.invalid(where, name, detail)]
     return [fielderrors.invalid(where, domain, text) for text in is_dns1123_subdomain(domain)]
+
+
+_TRUE_ONLY = ("Approved", "Denied", "Failed")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\s[\s\S]+?-----END CERTIFICATE-----")
+
+
+def signing_request_status_errors(new: Obj, old: Obj, *, approval: bool) -> list[FieldError]:
+    """A change through ``/approval`` or ``/status``: decisions stay, and the certificate is set once."""
+    after, before = new.get("status") or {}, old.get("status") or {}
+    conditions, had = after.get("conditions") or [], before.get("conditions") or []
+    where = path("status", "conditions")
+    errors = _condition_errors(conditions, where)
+    for kind in _TRUE_ONLY:
+        now, was = ([item for item in side if item.get("type") == kind] for side in (conditions, had))
+        if len(now) < len(was):
+            errors.append(fielderrors.forbidden(where, f'updates may not remove a condition of type "{kind}"'))
+        elif not approval and kind != "Failed":
+            if len(now) > len(was):
+                errors.append(fielderrors.forbidden(where, f'updates may not add a condition of type "{kind}"'))
+            elif now != was:
+                errors.append(fielderrors.forbidden(where, f'updates may not modify a condition of type "{kind}"'))
+    given, place = after.get("certificate") or "", path("status", "certificate")
+    if given != (before.get("certificate") or ""):
+        text = base64.b64decode(given).decode("utf-8", "replace")
+        if not _CERTIFICATE.search(text):
+            detail = "must contain at least one CERTIFICATE PEM block"
+            errors.append(fielderrors.invalid(place, "<certificate data>", detail))
+        if approval:
+            errors.append(fielderrors.forbidden(place, "updates may not set certificate content"))
+        elif before.get("certificate"):
+            errors.append(fielderrors.forbidden(place, "updates may not modify existing certificate content"))
+    return errors
+
+
+def _condition_errors(conditions: list[Obj], where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: list[str] = []
+    for index, condition in enumerate(conditions):
+        kind, status, place = condition.get("type", ""), condition.get("status", ""), where.index(index)
+        allowed = ["True"] if kind in _TRUE_ONLY else ["False", "True", "Unknown"]
+        if not kind:
+            errors.append(fielderrors.required(place.child("type")))
+        if not status:
+            errors.append(fielderrors.required(place.child("status")))
+        elif status not in allowed:
+            errors.append(fielderrors.not_supported(place.child("status"), status, allowed))
+        other = {"Approved": "Denied", "Denied": "Approved"}.get(kind)
+        if other in seen:
+            detail = "Approved and Denied conditions are mutually exclusive"
+            errors.append(fielderrors.invalid(where, kind, detail))
+        if kind in seen:
+            errors.append(fielderrors.duplicate(place.child("type"), kind))
+        seen.append(kind)
+    return errors

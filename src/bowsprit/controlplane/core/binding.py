@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bowsprit.apiserver.collection import Collection
+from bowsprit.apiserver.mutation import precondition_failed
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.controlplane.storedupdate import update_stored
 from bowsprit.machinery import fielderrors
@@ -30,15 +31,17 @@ class PodBinding:
 
     async def bind(self, ctx: RequestContext, name: str, body: Obj) -> Obj:
         """Answer a Binding posted to a pod."""
-        meta = body.get("metadata") or {}
-        if meta.get("name") and meta["name"] != name:
-            raise bad_request(f"name in URL does not match name in Binding object: {name} {meta['name']}")
+        if (body.get("metadata") or {}).get("name", "") != name:
+            raise bad_request("name in URL does not match name in Binding object")
         await self._bind(ctx, name, body)
         return dict(SUCCESS)
 
     async def create(self, ctx: RequestContext, body: Obj) -> Obj:
         """Answer a Binding posted to the collection ``bindings``; it names the pod itself."""
-        await self._bind(ctx, str((body.get("metadata") or {}).get("name") or ""), body)
+        name = str((body.get("metadata") or {}).get("name") or "")
+        if not name:
+            raise bad_request("Name parameter required.")
+        await self._bind(ctx, name, body)
         return dict(SUCCESS)
 
     async def _bind(self, ctx: RequestContext, name: str, body: Obj) -> None:
@@ -48,7 +51,9 @@ class PodBinding:
         pods, namespace = self._pods(), ctx.info.namespace
 
         def assign(pod: Obj) -> None:
-            _check_uid(pods, pod, str(meta.get("uid") or ""))
+            _check_precondition(pod, "UID", str(meta.get("uid") or ""), pod["metadata"]["uid"])
+            version = str(meta.get("resourceVersion") or "")
+            _check_precondition(pod, "ResourceVersion", version, pod["metadata"]["resourceVersion"])
             _check_assignable(pod, name)
             spec = pod["spec"]
             spec["nodeName"] = node
@@ -75,16 +80,11 @@ def _validate(body: Obj) -> list[FieldError]:
     return errors
 
 
-def _check_uid(pods: Collection, pod: Obj, uid: str) -> None:
-    meta = pod["metadata"]
-    if uid and uid != meta["uid"]:
+def _check_precondition(pod: Obj, what: str, wanted: str, have: str) -> None:
+    if wanted and wanted != have:
+        meta = pod["metadata"]
         key = f"/registry/pods/{meta['namespace']}/{meta['name']}"
-        raise conflict(
-            PODS,
-            meta["name"],
-            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
-            f"UID in precondition: {uid}, UID in object meta: {meta['uid']}",
-        )
+        raise conflict(PODS, meta["name"], precondition_failed(key, what, wanted, have))
 
 
 def _check_assignable(pod: Obj, name: str) -> None:

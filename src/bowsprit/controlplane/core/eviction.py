@@ -25,16 +25,18 @@ Delete = Callable[[RequestContext, str, str, Obj], Awaitable[None]]
 class PodEviction:
     """Evicts pods."""
 
-    def __init__(self, listers: Listers, budgets: Callable[[], Collection], delete: Delete) -> None:
+    def __init__(
+        self, listers: Listers, pods: Callable[[], Collection], budgets: Callable[[], Collection], delete: Delete
+    ) -> None:
         self._listers = listers
+        self._pods = pods
         self._budgets = budgets
         self._delete = delete
 
     async def evict(self, ctx: RequestContext, name: str, body: Obj) -> Obj:
         """Answer an Eviction."""
         namespace = ctx.info.namespace
-        given = (body.get("metadata") or {}).get("name")
-        if given and given != name:
+        if (body.get("metadata") or {}).get("name", "") != name:
             raise bad_request("name in URL does not match name in Eviction object")
         options = body.get("deleteOptions") or {}
         dry_run = ctx.dry_run or options.get("dryRun") == ["All"]
@@ -45,6 +47,10 @@ class PodEviction:
         if budget is not None and not _already_unhealthy(pod, budget):
             await self._take(ctx, pod, budget, dry_run=dry_run)
         if not dry_run:
+            if options.get("gracePeriodSeconds") != 0:
+                await update_stored(
+                    self._pods(), namespace, name, lambda live: _mark_target(live, options, ctx.timestamp)
+                )
             await self._delete(ctx, namespace, name, options)
         return dict(SUCCESS)
 
@@ -121,6 +127,23 @@ def _already_unhealthy(pod: Obj, budget: Obj) -> bool:
     status = budget.get("status") or {}
     needed, healthy = status.get("desiredHealthy") or 0, status.get("currentHealthy") or 0
     return bool(healthy >= needed > 0)
+
+
+def _mark_target(pod: Obj, options: Obj, now: str) -> None:
+    """Why the pod goes, for its owner to read (KEP-3329). What the client demands of the pod is checked by the deletion."""
+    wanted, meta = options.get("preconditions") or {}, pod["metadata"]
+    if any(wanted.get(field) not in (None, meta[field]) for field in ("uid", "resourceVersion")):
+        return
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "lastProbeTime": None,
+        "lastTransitionTime": now,
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    }
+    conditions = pod.setdefault("status", {}).setdefault("conditions", [])
+    conditions[:] = [known for known in conditions if known.get("type") != condition["type"]] + [condition]
 
 
 def _selects(selector: Obj | None, labels: dict[str, str]) -> bool:

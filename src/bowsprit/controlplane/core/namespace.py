@@ -12,7 +12,7 @@ from bowsprit.controlplane.statused import StatusStrategy, copy_field
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_dns1123_label
+from bowsprit.machinery.validation import is_dns1123_label, is_qualified_name
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 FINALIZER = "kubernetes"
@@ -80,6 +80,16 @@ class NamespaceFinalizeStrategy(StatusStrategy):
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        errors: list[FieldError] = []
+        for index, name in enumerate((new.get("spec") or {}).get("finalizers") or ()):
+            place = path("spec", "finalizers").index(index)
+            errors += [fielderrors.invalid(place, name, text) for text in is_qualified_name(name)]
+            if "/" not in name and name not in (FINALIZER, "orphan", "foregroundDeletion"):
+                detail = "name is neither a standard finalizer name nor is it fully qualified"
+                errors.append(fielderrors.invalid(place, name, detail))
+        return errors
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -116,11 +116,24 @@ class PodStatusStrategy(StatusStrategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         super().prepare_for_update(new, old, ctx)
         status = new.setdefault("status", {})
+        _sync_addresses(status)
         if not status.get("qosClass"):
             status["qosClass"] = (old.get("status") or {}).get("qosClass") or qos_class(new["spec"])
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return validate_pod_status_update(new, old)
+
+
+def _sync_addresses(status: Obj) -> None:
+    """The one address and the first of many are the same; who says only the one means no others."""
+    first = (status.get("podIPs") or [{}])[0].get("ip", "")
+    if status.get("podIP") and status["podIP"] != first:
+        status["podIPs"] = [{"ip": status["podIP"]}]
+    elif first:
+        status["podIP"] = first
+
+
+_KEPT = ("labels", "annotations", "finalizers", "ownerReferences")
 
 
 class PodEphemeralContainersStrategy(StatusStrategy):
@@ -129,6 +142,8 @@ class PodEphemeralContainersStrategy(StatusStrategy):
     spec_bumps_generation = True
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        for field in _KEPT:
+            copy_field(new["metadata"], old["metadata"], field)
         wanted = (new.get("spec") or {}).get("ephemeralContainers")
         for field in ("spec", "status"):
             copy_field(new, old, field)
@@ -149,8 +164,14 @@ class PodResizeStrategy(StatusStrategy):
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         wanted = new.get("spec") or {}
+        for field in _KEPT:
+            copy_field(new["metadata"], old["metadata"], field)
         new["spec"] = dict(old["spec"])
         copy_field(new, old, "status")
+        names = [item.get("name") for item in wanted.get("containers") or ()]
+        if names != [item.get("name") for item in old["spec"].get("containers") or ()]:
+            new["spec"]["containers"] = wanted.get("containers")  # for the validation to see
+            return
         for field in ("containers", "initContainers"):
             resized = {item.get("name"): item for item in wanted.get(field) or ()}
             if field in old["spec"]:

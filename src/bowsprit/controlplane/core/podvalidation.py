@@ -27,6 +27,7 @@ _MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
 _LONGEST_SYSCTL = 253
 # Upstream SysctlContainSlashFmt.
 _SYSCTL = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_NOT_FOR_EPHEMERAL = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
 _LARGEST_DEADLINE = 2147483647
 UPDATE_DETAIL = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -120,9 +121,10 @@ def _ephemeral(spec: Obj, where: Path, volumes: dict[str, Obj], names: set[str])
         target = container.get("targetContainerName")
         if target and target not in targets:
             errors.append(fielderrors.not_found(place.child("targetContainerName"), target))
-        for field in ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"):
-            if container.get(field):
-                errors.append(fielderrors.forbidden(place.child(field), "cannot be set for an Ephemeral Container"))
+        forbidden = [field for field in ("ports", "resizePolicy", "restartPolicyRules") if container.get(field)]
+        forbidden += [field for field in _NOT_FOR_EPHEMERAL if container.get(field) is not None]
+        detail = "cannot be set for an Ephemeral Container"
+        errors += [fielderrors.forbidden(place.child(field), detail) for field in forbidden]
         if any((container.get("resources") or {}).get(kind) for kind in ("limits", "requests", "claims")):
             errors.append(fielderrors.forbidden(place.child("resources"), "cannot be set for an Ephemeral Container"))
         names.add(container.get("name", ""))
@@ -286,6 +288,10 @@ def validate_pod_update(new: Obj, old: Obj, subresource: str = "") -> list[Field
     after, before = new.get("spec") or {}, old.get("spec") or {}
     errors = pod_spec_errors(after, where, pod=new["metadata"].get("name", ""), of_pod=True)
     if subresource == "resize":
+        if len(after.get("containers") or ()) != len(before.get("containers") or ()):
+            detail = "containers may not be added or removed on resize"
+            return [fielderrors.forbidden(where.child("containers"), detail)]
+        errors += _resize_errors(after, before, where)
         if qos_class(after) != (old.get("status") or {}).get("qosClass", qos_class(before)):
             detail = "Pod QOS Class may not change as a result of resizing"
             errors.append(fielderrors.invalid(where, (old.get("status") or {}).get("qosClass", ""), detail))
@@ -304,6 +310,28 @@ def validate_pod_update(new: Obj, old: Obj, subresource: str = "") -> list[Field
     if errors:
         return errors
     return [] if _pinned(after, before) == _pinned(before, before) else [fielderrors.forbidden(where, UPDATE_DETAIL)]
+
+
+def _resize_errors(after: Obj, before: Obj, where: Path) -> list[FieldError]:
+    """Only amounts of cpu and memory change, and none goes."""
+    errors: list[FieldError] = []
+    for kind in ("containers", "initContainers"):
+        held = {item.get("name"): item.get("resources") or {} for item in before.get(kind) or ()}
+        for index, container in enumerate(after.get(kind) or ()):
+            now, was = container.get("resources") or {}, held.get(container.get("name"), {})
+            place = where.child(kind).index(index).child("resources")
+            for part in ("requests", "limits"):
+                if set(was.get(part) or ()) - set(now.get(part) or ()):
+                    detail = f"resource {part} cannot be removed"
+                    errors.append(fielderrors.forbidden(place.child(part), detail))
+            for part in ("requests", "limits"):
+                new, old = (
+                    {name: text for name, text in (side.get(part) or {}).items() if name not in ("cpu", "memory")}
+                    for side in (now, was)
+                )
+                if new != old and not set(old) - set(new):
+                    errors.append(fielderrors.forbidden(where, "only cpu and memory resources are mutable"))
+    return errors
 
 
 def _pinned(spec: Obj, before: Obj) -> Obj:
@@ -386,12 +414,27 @@ def validate_pod_status_update(new: Obj, old: Obj) -> list[FieldError]:
     nominated = status.get("nominatedNodeName")
     if nominated:
         errors += name_errors(nominated, where.child("nominatedNodeName"), is_dns1123_subdomain)
+    for index, condition in enumerate(status.get("conditions") or ()):
+        kind, place = condition.get("type", ""), where.child("conditions").index(index).child("Type")
+        if condition not in ((old.get("status") or {}).get("conditions") or ()):
+            errors += [fielderrors.invalid(place, kind, text) for text in is_qualified_name(kind)]
+    claims = {claim.get("name") for claim in (new.get("spec") or {}).get("resourceClaims") or ()}
+    for index, claim in enumerate(status.get("resourceClaimStatuses") or ()):
+        if claim.get("name") not in claims:
+            place = where.child("resourceClaimStatuses").index(index).child("name")
+            detail = "must match the name of an entry in `spec.resourceClaims`"
+            errors.append(fielderrors.invalid(place, claim.get("name", ""), detail))
     before = old.get("status") or {}
     if before.get("qosClass") and status.get("qosClass") != before["qosClass"]:
         errors.append(fielderrors.invalid(where.child("qosClass"), status.get("qosClass", ""), "field is immutable"))
     for index, item in enumerate(status.get("podIPs") or ()):
         place = where.child("podIPs").index(index)
         errors += [fielderrors.invalid(place, item.get("ip", ""), text) for text in is_valid_ip(item.get("ip", ""))]
+    for field, detail in (("podIPs", "IP"), ("hostIPs", "IP")):
+        addresses = [item.get("ip", "") for item in status.get(field) or ()]
+        if len(addresses) > 1 and (len(addresses) > 2 or len({":" in address for address in addresses}) < 2):
+            text = "may specify no more than one IP for each IP family"
+            errors.append(fielderrors.invalid(where.child(field), [{detail: each} for each in addresses], text))
     return errors
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bowsprit.controlplane.core.resourcerules import amount_errors, is_hugepages
+from bowsprit.controlplane.core.resourcerules import amount_errors, container_name_errors, is_hugepages
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -35,6 +35,25 @@ _QUOTA_RESOURCES = frozenset(
 _STANDARD = _QUOTA_RESOURCES | {"storage"}
 _POD_SCOPES = {"Terminating", "NotTerminating", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity"}
 _SCOPES = frozenset({*_POD_SCOPES, "BestEffort", "VolumeAttributesClass"})
+_EXISTING_ONLY = _POD_SCOPES - {"PriorityClass"} | {"BestEffort"}
+_EXISTS = (
+    "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, "
+    "ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"
+)
+_POD_RESOURCES = frozenset(
+    {
+        "pods",
+        "cpu",
+        "memory",
+        "ephemeral-storage",
+        "requests.cpu",
+        "requests.memory",
+        "requests.ephemeral-storage",
+        "limits.cpu",
+        "limits.memory",
+        "limits.ephemeral-storage",
+    }
+)
 _LIMIT_TYPES = frozenset({"Pod", "Container", "PersistentVolumeClaim"})
 
 
@@ -65,6 +84,10 @@ def _limit_errors(limit: Obj, kind: str, where: Path) -> list[FieldError]:
         name: limit.get(name) or {} for name in ("min", "max", "default", "defaultRequest", "maxLimitRequestRatio")
     }
     errors: list[FieldError] = []
+    for part, values in parts.items():
+        if kind != "Pod" or part not in ("default", "defaultRequest"):
+            for name in values:
+                errors += _limited_name_errors(kind, name, where.child(part).key(name))
     if kind == "Pod":
         detail = "may not be specified when `type` is 'Pod'"
         errors += [
@@ -76,6 +99,16 @@ def _limit_errors(limit: Obj, kind: str, where: Path) -> list[FieldError]:
     for name in dict.fromkeys(key for part in parts.values() for key in part):
         amounts = {part: Quantity.parse(values[name]) for part, values in parts.items() if name in values}
         errors += _order_errors(name, amounts, where)
+    return errors
+
+
+def _limited_name_errors(kind: str, name: str, where: Path) -> list[FieldError]:
+    """Of pods and containers what containers can ask for, of the rest any resource."""
+    if kind in ("Pod", "Container"):
+        return container_name_errors(name, where)
+    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
+    if not errors and "/" not in name and name not in _STANDARD and not is_hugepages(name):
+        errors.append(fielderrors.invalid(where, name, "must be a standard resource type or fully qualified"))
     return errors
 
 
@@ -97,6 +130,13 @@ def _order_errors(name: str, amounts: dict[str, Quantity], where: Path) -> list[
     if ratio is not None and ratio < Quantity.of(1):
         place = where.child("maxLimitRequestRatio").key(name)
         errors.append(fielderrors.invalid(place, str(ratio), f"ratio {ratio} is less than 1"))
+    if ratio is not None and "min" in amounts and "max" in amounts:
+        least, most = amounts["min"].milli_value(), amounts["max"].milli_value()
+        limit = most / least if least else float("inf")
+        if ratio.milli_value() / 1000 > limit:
+            place = where.child("maxLimitRequestRatio").key(name)
+            detail = f"ratio {ratio} is greater than max/min = {limit:f}"
+            errors.append(fielderrors.invalid(place, str(ratio), detail))
     return errors
 
 
@@ -132,27 +172,69 @@ def _scope_errors(spec: Obj, where: Path) -> list[FieldError]:
     scopes = spec.get("scopes") or []
     errors: list[FieldError] = []
     place = where.child("scopes")
-    errors += [fielderrors.invalid(place, scopes, "unsupported scope") for scope in scopes if scope not in _SCOPES]
-    for pair in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")):
-        if all(scope in scopes for scope in pair):
-            errors.append(fielderrors.invalid(place, scopes, "conflicting scopes"))
-    for index, term in enumerate((spec.get("scopeSelector") or {}).get("matchExpressions") or ()):
-        errors += _term_errors(term, where.child("scopeSelector", "matchExpressions").index(index))
+    hard = sorted(name for name in spec.get("hard") or {} if name in _QUOTA_RESOURCES)
+    for scope in scopes:
+        if scope not in _SCOPES:
+            errors.append(fielderrors.invalid(place, scopes, "unsupported scope"))
+        detail = "unsupported scope applied to resource"
+        errors += [fielderrors.invalid(place, scopes, detail) for name in hard if not _applies(scope, name)]
+    errors += _conflicts(scopes, place, scopes)
+    selector, place = spec.get("scopeSelector"), where.child("scopeSelector", "matchExpressions")
+    if selector is not None:
+        terms = selector.get("matchExpressions") or []
+        shown = {
+            "MatchExpressions": [
+                {
+                    "ScopeName": term.get("scopeName", ""),
+                    "Operator": term.get("operator", ""),
+                    "Values": term.get("values"),
+                }
+                for term in terms
+            ]
+        }
+        for term in terms:
+            errors += _term_errors(term, place)
+            detail = "unsupported scope applied to resource"
+            unfit = [name for name in hard if not _applies(term.get("scopeName", ""), name)]
+            errors += [fielderrors.invalid(place, shown, detail)] * len(unfit)
+        errors += _conflicts([term.get("scopeName", "") for term in terms], place, spec.get("scopes"))
     return errors
 
 
+def _applies(scope: str, resource: str) -> bool:
+    """Whether a scope can limit what a quota of this resource counts (upstream IsResourceQuotaScopeValidForResource)."""
+    if scope in ("Terminating", "NotTerminating", "NotBestEffort", "PriorityClass", "CrossNamespacePodAffinity"):
+        return resource in _POD_RESOURCES
+    if scope == "BestEffort":
+        return resource == "pods"
+    if scope == "VolumeAttributesClass":
+        return resource in ("persistentvolumeclaims", "requests.storage")
+    return True
+
+
+def _conflicts(scopes: list[str], where: Path, shown: list[str] | None) -> list[FieldError]:
+    return [
+        fielderrors.invalid(where, shown, "conflicting scopes")
+        for pair in (("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating"))
+        if all(scope in scopes for scope in pair)
+    ]
+
+
 def _term_errors(term: Obj, where: Path) -> list[FieldError]:
+    """One requirement; upstream tells nobody which of them is meant."""
     errors: list[FieldError] = []
     scope, operator, values = term.get("scopeName", ""), term.get("operator", ""), term.get("values") or []
     if scope not in _SCOPES:
         errors.append(fielderrors.invalid(where.child("scopeName"), scope, "unsupported scope"))
+    if scope in _EXISTING_ONLY and operator != "Exists":
+        errors.append(fielderrors.invalid(where.child("operator"), operator, _EXISTS))
     if operator in ("In", "NotIn"):
         if not values:
             detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
             errors.append(fielderrors.required(where.child("values"), detail))
     elif operator in ("Exists", "DoesNotExist"):
         if values:
-            detail = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector"
+            detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
             errors.append(fielderrors.invalid(where.child("values"), values, detail))
     else:
         errors.append(fielderrors.invalid(where.child("operator"), operator, "not a valid selector operator"))

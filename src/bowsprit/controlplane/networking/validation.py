@@ -10,7 +10,7 @@ from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import (
-    is_dns1035_label,
+    is_dns1123_label,
     is_dns1123_subdomain,
     is_valid_cidr,
     is_valid_ip,
@@ -176,16 +176,16 @@ def _backend(backend: Obj, where: Path) -> list[FieldError]:
             if not resource.get(field)
         ]
     if service is None:
-        return [fielderrors.required(where, "resource or service backend is required")]
+        return [fielderrors.invalid(where, "", "resource or service backend is required")]
     errors: list[FieldError] = []
     name, port = service.get("name", ""), service.get("port") or {}
     if not name:
         errors.append(fielderrors.required(where.child("service", "name")))
     else:
-        errors += name_errors(name, where.child("service", "name"), is_dns1035_label)
+        errors += name_errors(name, where.child("service", "name"), is_dns1123_label)
     place = where.child("service", "port")
     if port.get("name") and port.get("number"):
-        errors.append(fielderrors.invalid(place, port, "cannot set both port name & port number"))
+        errors.append(fielderrors.invalid(where, "", "cannot set both port name & port number"))
     elif port.get("name"):
         errors += [
             fielderrors.invalid(place.child("name"), port["name"], text) for text in is_valid_port_name(port["name"])
@@ -196,7 +196,7 @@ def _backend(backend: Obj, where: Path) -> list[FieldError]:
             for text in is_valid_port_num(port["number"])
         ]
     else:
-        errors.append(fielderrors.required(place, "port name or number is required"))
+        errors.append(fielderrors.required(where, "port name or number is required"))
     return errors
 
 

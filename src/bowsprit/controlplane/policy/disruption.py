@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
+from bowsprit.controlplane.countrules import not_negative
 from bowsprit.controlplane.policy.validation import budget_errors
 from bowsprit.controlplane.printing import age_of, name_of
-from bowsprit.controlplane.statused import StatusedStrategy
-from bowsprit.machinery.fielderrors import FieldError
+from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
 
@@ -24,6 +25,17 @@ class DisruptionBudgetStrategy(StatusedStrategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return budget_errors(new)
+
+
+class DisruptionBudgetStatusStrategy(StatusStrategy):
+    """``/status``: counts are not negative."""
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        status, where = new.get("status") or {}, path("status")
+        errors: list[FieldError] = []
+        for field in ("disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"):
+            errors += not_negative(status.get(field, 0), where.child(field))
+        return errors
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

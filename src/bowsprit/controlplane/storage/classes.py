@@ -66,6 +66,15 @@ class CSIDriverStrategy(Strategy):
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        spec = obj.get("spec") or {}
+        if spec.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
+            return [
+                "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
+                "possible logging of tokens in volume attributes"
+            ]
+        return []
+
     def validate(self, obj: Obj) -> list[FieldError]:
         return csi_driver_errors(obj)
 

@@ -21,7 +21,7 @@ def driver_name_errors(name: str, where: Path) -> list[FieldError]:
     if not name:
         return [fielderrors.required(where)]
     errors = [fielderrors.too_long(where, _LONGEST_DRIVER)] if len(name) > _LONGEST_DRIVER else []
-    return errors + name_errors(name.lower(), where, is_dns1123_subdomain)
+    return errors + [fielderrors.invalid(where, name, text) for text in is_dns1123_subdomain(name.lower())]
 
 
 def csi_driver_errors(obj: Obj) -> list[FieldError]:
@@ -44,7 +44,9 @@ def csi_driver_errors(obj: Obj) -> list[FieldError]:
             detail = "may not specify a duration larger than 2^32 seconds"
             errors.append(fielderrors.invalid(place.child("expirationSeconds"), seconds, detail))
     for mode in spec.get("volumeLifecycleModes") or ():
-        errors += one_of(mode, ["Ephemeral", "Persistent"], where.child("volumeLifecycleModes"))
+        if mode not in ("Persistent", "Ephemeral"):
+            place = where.child("volumeLifecycleModes")
+            errors.append(fielderrors.not_supported(place, mode, ["Persistent", "Ephemeral"]))
     return errors
 
 
