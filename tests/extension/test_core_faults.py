@@ -97,9 +97,9 @@ async def serving(app: App, **options: Any) -> AsyncIterator[tuple[ExtensionServ
         await server.stop()
 
 
-async def ready(config: RestConfig) -> tuple[int, str]:
+async def ready(config: RestConfig, path: str = "/readyz") -> tuple[int, str]:
     async with RestClient(config) as client:
-        answer = await client.raw("GET", "/readyz", params={"verbose": ""})
+        answer = await client.raw("GET", path, params={"verbose": ""})
         return answer.status, answer.body.decode()
 
 
@@ -143,7 +143,7 @@ async def test_a_tolerated_failure_shows_in_readiness_until_it_is_mended(account
     options = {"core": account.config(), "authentication_tolerate_lookup_failure": True}
     async with serving(greetings("f2.example.com"), **options) as (_, config):
         told = await until_ready(config, "[+]core-admission")
-        assert "[-]authentication-config failed" in told
+        assert "[-]authentication-config-sync failed" in told
         account.may_read_config()
         await until_ready(config)
 
@@ -159,7 +159,7 @@ async def test_a_core_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.
     assert caught.value.reason == "NoCore"
 
 
-async def test_reviews_that_are_refused_are_a_401_or_500_and_show_in_readiness(
+async def test_reviews_that_are_refused_are_a_401_or_500_and_show_in_health(
     account: Account, core: RunningCluster
 ) -> None:
     account.may_read_config()
@@ -176,9 +176,11 @@ async def test_reviews_that_are_refused_are_a_401_or_500_and_show_in_readiness(
             with pytest.raises(StatusError) as caught:
                 await anonymous.list(gvr)
         assert caught.value.code == 500
-        told = (await ready(config))[1]
+        status, told = await ready(config, "/healthz")
+        assert status == 500
         assert "[-]token-reviews failed" in told
         assert "[-]access-reviews failed" in told
+        assert (await ready(config))[0] == 200
 
 
 async def test_plugins_without_rights_are_off_and_writes_go_on_at_once(

@@ -163,6 +163,15 @@ async def test_decisions_good_and_bad_are_remembered(status: Obj, decision: Deci
     assert len(core.asked) == 2
 
 
+async def test_selectors_are_part_of_the_question() -> None:
+    core, clock = Core(lambda _: {"status": {"allowed": True}}), Clock()
+    reviews = access(core, clock)
+    for selector in ("a=b", "a=c"):
+        await reviews.authorize(Attributes(UserInfo("ann"), "list", resource="books", label_selector=selector))
+    asked = [body["spec"]["resourceAttributes"]["labelSelector"] for body in core.asked]
+    assert asked == [{"rawSelector": "a=b"}, {"rawSelector": "a=c"}]
+
+
 async def test_masters_and_health_paths_need_no_review() -> None:
     core, clock = Core(lambda _: {"status": {"allowed": False}}), Clock()
     reviews = access(core, clock)

@@ -218,6 +218,13 @@ async def test_author_sees_new_and_old_object(client: RestClient) -> None:
     assert caught.value.code == 422
 
 
+async def test_nulls_in_metadata_are_absence(client: RestClient) -> None:
+    bare = order()
+    bare["metadata"] |= {"labels": None, "annotations": None, "creationTimestamp": None, "ownerReferences": None}
+    made = await client.create(ORDERS, bare)
+    assert "annotations" not in made["metadata"]
+
+
 async def test_warnings_of_the_author_are_sent(client: RestClient) -> None:
     path = f"/apis/{GROUP}/v1/namespaces/default/orders"
     import orjson

@@ -268,8 +268,9 @@ async def test_a_watch_that_breaks_is_taken_up_again_and_shows_in_health(monkeyp
             await client.list(BOOKS)
         assert caught.value.code == 503
         assert "the database is away" in caught.value.message
-        ready = await client.raw("GET", "/readyz", params={"verbose": ""})
-        assert (ready.status, b"[-]storage-books.books.example.com" in ready.body) == (500, True)
+        for path, check in (("/readyz", b"[-]storage-sync-books"), ("/healthz", b"[-]storage-books")):
+            told = await client.raw("GET", path, params={"verbose": ""})
+            assert (told.status, check + b".books.example.com" in told.body) == (500, True)
         monkeypatch.setattr(backed_module, "SYNC_SECONDS", 5.0)
         shelf.broken = False
         shelf.books["default", "a"] = book("a")

@@ -268,6 +268,11 @@ class Mirror(Backed):
         if self.problem:
             raise RuntimeError(self.problem)
 
+    async def check_synced(self) -> None:
+        """The readiness check: raises until the objects have been listed once."""
+        if not self._synced.is_set():
+            raise RuntimeError(self.problem)
+
     async def open(self, ctx: RequestContext, registered: Collection) -> Collection:
         if not self._synced.is_set():
             with contextlib.suppress(TimeoutError):

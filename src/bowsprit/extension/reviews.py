@@ -197,6 +197,10 @@ def access_review_spec(attributes: Attributes) -> Obj:
             "subresource": attributes.subresource,
             "name": attributes.name,
         }
+        # Understood from 1.31 on, and dropped by older servers, which do not limit by selectors.
+        for key, text in (("fieldSelector", attributes.field_selector), ("labelSelector", attributes.label_selector)):
+            if text:
+                spec["resourceAttributes"][key] = {"rawSelector": text}
     else:
         spec["nonResourceAttributes"] = {"path": attributes.path, "verb": attributes.verb}
     return {key: value for key, value in spec.items() if value}
@@ -218,4 +222,6 @@ def _key(attributes: Attributes) -> tuple[object, ...]:
         attributes.name,
         "" if attributes.resource_request else attributes.path,
         attributes.resource_request,
+        attributes.field_selector,
+        attributes.label_selector,
     )

@@ -76,6 +76,7 @@ class ExtensionServer:
         self._mirrors: list[Mirror] = []
         self._hooks: dict[GroupResource, Hooks] = {}
         self._delegates: dict[str, _Delegate] = {}
+        self._readiness: dict[str, Callable[[], Awaitable[None]]] = {}
         self._core: RestClient | None = None
         self._files: ServingFiles | None = None
         self._serving: ServingContext | None = None
@@ -240,6 +241,7 @@ class ExtensionServer:
         authorizer = AccessReviewAuthorizer(core, clock)
         if not options.authentication_skip_lookup:
             self._delegates["authentication-config"] = authenticator
+            self._readiness["authentication-config-sync"] = authenticator.check_read
         self._delegates |= {"token-reviews": tokens, "access-reviews": authorizer}
         return authenticator, authorizer
 
@@ -261,14 +263,19 @@ class ExtensionServer:
         return replace(config, qps=QPS, burst=BURST, max_in_flight=64)
 
     def _add_checks(self, server: Server) -> None:
-        """What the core server refuses shows in /readyz."""
+        """What the core server refuses shows in /healthz, and does not make the server unready.
+
+        An unready server gets no requests, so it could not find out that it may ask again; and upstream's is ready too.
+        """
         for name, judge in self._delegates.items():
 
             async def check(judge: _Delegate = judge) -> None:
                 if judge.problem:
                     raise RuntimeError(judge.problem)
 
-            server.health.add(name, check, livez=False, healthz=False)
+            server.health.add(name, check, livez=False, readyz=False)
+        for name, read in self._readiness.items():
+            server.health.add(name, read, livez=False, healthz=False)
 
     async def _add_kinds(self, server: Server) -> None:
         long_running = server.in_flight.long_running_subresources
@@ -294,7 +301,8 @@ class ExtensionServer:
             if mirror is not None:
                 self._mirrors.append(mirror)
                 mirror.start(collection)
-                server.health.add(f"storage-{resource.gr}", mirror.check, livez=False)
+                server.health.add(f"storage-{resource.gr}", mirror.check, livez=False, readyz=False)
+                server.health.add(f"storage-sync-{resource.gr}", mirror.check_synced, livez=False, healthz=False)
 
     async def _admission(self, server: Server) -> Admission:
         own = ([AppMutation(self._hooks, self._world.now)], [AppAdmission(self._hooks, self._world.now)])

@@ -59,6 +59,7 @@ class DelegatedAuthenticator:
         self._client_roots, self._proxy_roots = Roots(), Roots()
         self._headers = FrontProxyHeaders(allowed_names=self._allowed_names)
         self._known: dict[str, bytes] = {}
+        self._has_read = False
         self.problem = "not read yet"
         """Why the ConfigMap is not in use, "" when it is."""
         self._trust({})
@@ -67,6 +68,11 @@ class DelegatedAuthenticator:
     async def authenticate(self, credentials: Credentials) -> Authenticated:
         """See access.Authenticator."""
         return await self._chain.authenticate(credentials)
+
+    async def check_read(self) -> None:
+        """The readiness check: raises until the ConfigMap has been in use once."""
+        if not self._has_read:
+            raise RuntimeError(self.problem)
 
     def take(self, data: Obj) -> None:
         """Trusts what the ConfigMap's data says; what cannot be read leaves the old state, and says so."""
@@ -78,6 +84,7 @@ class DelegatedAuthenticator:
             logger.error("%s; what was trusted before stays trusted", self.problem)
             return
         self.problem = ""
+        self._has_read = True
         if not self._known.get("requestheader-client-ca-file"):
             logger.warning(
                 "ConfigMap %s/%s names no front-proxy authority: requests through the aggregation layer will be anonymous",
