@@ -25,6 +25,7 @@ command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v ssh >/dev/null || missing+=(openssh-client)
 [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
+command -v bwrap >/dev/null || missing+=(bubblewrap) # pods that run as processes
 command -v ip >/dev/null || [ -x /sbin/ip ] || missing+=(iproute2)
 [ ${#missing[@]} = 0 ] || install "${missing[@]}"
 

@@ -69,6 +69,11 @@ def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> float
 @click.option(
     "--konnectivity", is_flag=True, help="Run a konnectivity server and agents, and route node traffic through them."
 )
+@click.option(
+    "--pods",
+    type=click.Choice(["simulated", "process"]),
+    help="process: run pods whose commands are on this host there, as you; simulated by default.",
+)
 @KUBECONFIG
 @click.option("--no-switch", is_flag=True, help="Do not make the cluster's context the current one.")
 @click.option(
@@ -127,6 +132,8 @@ def _configuration(name: str | None, config_file: str | None, settings: dict[str
         changes["store"] = _checked_store(settings["store"])
     if settings["konnectivity"]:
         changes["konnectivity"] = config.konnectivity.model_copy(update={"enabled": True})
+    if settings["pods"]:
+        changes["kubelet"] = config.kubelet.model_copy(update={"processes": settings["pods"] == "process"})
     return config.model_copy(update=changes)
 
 

@@ -43,6 +43,11 @@ _OUTPUT = click.option(
 def _workload_options(command: Command) -> Command:
     for option in (
         _CERT_MANAGER,
+        click.option(
+            "--process",
+            is_flag=True,
+            help="No image: run this folder's code as a process of the cluster's node (bowsprit up --pods process).",
+        ),
         click.option("--replicas", type=click.IntRange(1), default=1, show_default=True, metavar="N"),
         click.option(
             "--port", type=click.IntRange(1024, 65535), default=8443, show_default=True, help="The container's."
@@ -54,12 +59,15 @@ def _workload_options(command: Command) -> Command:
     return command
 
 
-def _load(spec: str, **options: Any) -> tuple[App, ManifestOptions]:
+def _load(spec: str, *, process: bool = False, **options: Any) -> tuple[App, ManifestOptions]:
     """The app and what is asked for it. Raises ExtensionError."""
-    from bowsprit.extension.loading import load_app
+    from bowsprit.extension.loading import load_app, source_of
     from bowsprit.extension.manifests import ManifestOptions
 
     app = load_app(spec)
+    if process:
+        source = source_of(spec)
+        options["workdir"] = str(source.parent if source is not None else Path.cwd())
     return app, ManifestOptions(spec=spec, **options).checked(app)
 
 

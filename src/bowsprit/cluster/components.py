@@ -200,6 +200,7 @@ class NodeGroups:
                     serving_cert=serving_cert,
                     serving_key=serving_key,
                     client_ca=plan.credentials.ca_file,
+                    processes=plan.paths.pods if plan.config.kubelet.processes else None,
                 )
                 self._kubelets.append(Kubelet(lambda node: plan.client(f"node-{node}", "kubelet"), options))
             position += group.count

@@ -80,6 +80,12 @@ class Konnectivity(_Section):
     admin_port: Annotated[int, Field(ge=0, le=65535)] = Field(default=0, alias="adminPort")
 
 
+class Kubelet(_Section):
+    """How pods run: ``processes`` runs those whose commands are on this host there, as the user who runs the cluster."""
+
+    processes: bool = False
+
+
 class Networking(_Section):
     """Address ranges. Nothing is routed there: the nodes are simulated."""
 
@@ -100,6 +106,7 @@ class ClusterConfig(_Section):
     components: Components = Components()
     egress_selector: dict[str, Any] | None = Field(default=None, alias="egressSelector")
     konnectivity: Konnectivity = Konnectivity()
+    kubelet: Kubelet = Kubelet()
 
     @field_validator("name")
     @classmethod

@@ -66,6 +66,11 @@ class ClusterPaths:
         return self.root / "logs"
 
     @property
+    def pods(self) -> Path:
+        """The volumes of pods that run as processes."""
+        return self.root / "pods"
+
+    @property
     def kubeconfigs(self) -> Path:
         """One kubeconfig per component, and ``admin.conf``."""
         return self.root / "kubeconfigs"

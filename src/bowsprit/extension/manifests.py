@@ -40,6 +40,7 @@ class ManifestOptions:
     replicas: int = 1
     cert_manager: bool = False
     port: int = PORT  # of the container
+    workdir: str = ""  # where the pod runs as a process of an embedded cluster's node, in place of an image
 
     def checked(self, app: App) -> ManifestOptions:
         """The same with its defaults. Raises ExtensionError for what cannot work."""
@@ -70,6 +71,7 @@ class ManifestOptions:
             replicas=self.replicas,
             cert_manager=self.cert_manager,
             port=self.port,
+            workdir=self.workdir,
         )
 
 
@@ -282,6 +284,9 @@ class Manifests:
     def _deployment(self) -> Obj:
         options = self.options
         template: Obj = {"metadata": {"labels": {"app.kubernetes.io/name": self.app.name}}, "spec": self._pod()}
+        if options.workdir:
+            annotations = {"bowsprit.dev/run": "process", "bowsprit.dev/workdir": options.workdir}
+            template["metadata"]["annotations"] = annotations
         spec: Obj = {
             "replicas": options.replicas,
             "selector": {"matchLabels": {"app.kubernetes.io/name": self.app.name}},

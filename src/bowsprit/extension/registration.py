@@ -11,7 +11,6 @@ import asyncio
 import ipaddress
 import logging
 import secrets
-import socket
 from urllib.parse import urlsplit
 
 from bowsprit.client.errors import ClientError
@@ -25,6 +24,7 @@ from bowsprit.machinery import objects
 from bowsprit.machinery.errors import ForbiddenError, NotFoundError, StatusError
 from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import Obj, labels, name, nested
+from bowsprit.net import hostaddress
 
 log = logging.getLogger("bowsprit.extension")
 
@@ -49,28 +49,13 @@ def make_certificates(app: App, *, namespace: str = "default") -> Certificates:
 
 def host_address(server: str) -> str:
     """This host's address on the way to the API server at a URL; not a loopback one. Raises ExtensionError."""
-    host = urlsplit(server).hostname or ""
-    # Connecting a datagram socket sends nothing; it only asks the kernel for the route. 192.0.2.1 stands for "elsewhere".
-    for target in (host, "192.0.2.1", "2001:db8::1"):
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(target, 9, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, kind) as probe:
-                probe.connect(address)
-                found = str(probe.getsockname()[0]).partition("%")[0]
-        except OSError:
-            continue
-        if _usable(found):
-            return found
+    if found := hostaddress.host_address(urlsplit(server).hostname or ""):
+        return found
     raise ExtensionError(
         "this host has no network address but loopback ones, which endpoints must not have",
         reason="NoHostAddress",
         hint="connect a network, or add an address: ip address add 192.0.2.10/32 dev lo",
     )
-
-
-def _usable(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return not (parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast)
 
 
 def is_local(server: str) -> bool:

@@ -177,6 +177,8 @@ def _running(container: Container, status: Obj, now: datetime, progress: Progres
         if ran >= course.ready_delay:
             return {**status, "ready": True}
         progress.wake_in(course.ready_delay - ran)
+    elif status["ready"] and course.ready_delay == FOREVER:
+        return {**status, "ready": False}
     return status
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from bowsprit.client.rest import PatchType, RestClient
 from bowsprit.client.workqueue import ShutDown, WorkQueue
 from bowsprit.kubelet.containers import Event
 from bowsprit.kubelet.lifecycle import KUBELET_CONDITIONS, Host, Look, look
+from bowsprit.kubelet.logs import LogOptions, lines
 from bowsprit.kubelet.node import (
     DEFAULT_CAPACITY,
     AddressPool,
@@ -32,10 +33,12 @@ from bowsprit.kubelet.node import (
     node_object,
     node_status,
 )
+from bowsprit.kubelet.processpods import ProcessPods
 from bowsprit.kubelet.server import KubeletServer
 from bowsprit.machinery.errors import AlreadyExistsError, NotFoundError, StatusError
 from bowsprit.machinery.objects import Obj, nested
 from bowsprit.machinery.time import format_micro_time
+from bowsprit.net.hostaddress import host_address
 from bowsprit.pki.serving import ServingContext
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 _LEASE_PERIOD = 10.0  # a quarter of the lease's duration, as upstream
 _STATUS_PERIOD = 300.0  # upstream nodeStatusReportFrequency
 _FINISHED = ("Succeeded", "Failed")
+_PREPARE_RETRY = 1.0
 _REGISTER_RETRY = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
 
@@ -66,6 +70,7 @@ class KubeletOptions:
     serving_key: Path | None = None
     client_ca: Path | None = None
     workers: int = 4
+    processes: Path | None = None  # pods whose commands are on this host run there; their volumes are below this folder
 
     def profiles(self, port: int) -> list[NodeProfile]:
         """One profile per node; ``port`` is the endpoint's, 0 for none."""
@@ -115,7 +120,7 @@ class Kubelet:
             self._nodes[profile.name] = _Node(client, profile, self._now)
         for client in clients.values():
             mine = {name: node for name, node in self._nodes.items() if node.client is client}
-            self._runners.append(_PodRunner(client, mine, self._now, self._options.workers))
+            self._runners.append(_PodRunner(client, mine, self._now, self._options.workers, self._options.processes))
         self._task = asyncio.get_running_loop().create_task(self._run(), name="kubelet")
 
     async def _serve(self) -> int:
@@ -124,6 +129,7 @@ class Kubelet:
             return 0
         serving = ServingContext(options.serving_cert, options.serving_key, client_ca=options.client_ca)
         self._server = KubeletServer(self.pod, self.pods, serving.context, self._now)
+        self._server.lines = self._lines
         return await self._server.start(options.bind_address, options.port)
 
     async def wait_ready(self, timeout: float = 30.0) -> None:
@@ -165,6 +171,12 @@ class Kubelet:
             await client.close()
         self._runners.clear()
         self._nodes.clear()
+
+    def _lines(self, pod: Obj, container: str, options: LogOptions, now: datetime) -> Iterator[tuple[datetime, str]]:
+        for runner in self._runners:
+            if runner.processes is not None and runner.processes.has(pod["metadata"]["uid"]):
+                return runner.processes.lines(pod, container, options, now)
+        return lines(pod, container, options, now)
 
     def pods(self) -> list[Obj]:
         """The pods bound to our nodes, as last seen."""
@@ -275,7 +287,12 @@ class _PodRunner:
     """Runs the pods of the nodes that share a client."""
 
     def __init__(
-        self, client: RestClient, nodes: Mapping[str, _Node], now: Callable[[], datetime], workers: int
+        self,
+        client: RestClient,
+        nodes: Mapping[str, _Node],
+        now: Callable[[], datetime],
+        workers: int,
+        processes: Path | None,
     ) -> None:
         self._client = client
         self._nodes = nodes
@@ -287,6 +304,9 @@ class _PodRunner:
         self._recorders = {name: EventRecorder(client, "kubelet", host=name) for name in nodes}
         self._statuses: dict[str, Obj] = {}
         self._informer.add_handler(Handler(lambda pod, _: self._changed(pod), self._updated, self._gone))
+        self.processes: ProcessPods | None = None
+        if processes is not None:
+            self.processes = ProcessPods(processes, host_address(), now, self._queue.add)
 
     def pods(self) -> list[Obj]:
         return [pod for pod in self._informer.list() if pod["spec"].get("nodeName") in self._nodes]
@@ -306,6 +326,8 @@ class _PodRunner:
     async def stop(self) -> None:
         self._queue.shut_down()
         await self._informer.stop()
+        if self.processes is not None:
+            await self.processes.stop()
         await asyncio.gather(*(recorder.stop(1.0) for recorder in self._recorders.values()))
 
     def _changed(self, pod: Obj) -> None:
@@ -330,6 +352,8 @@ class _PodRunner:
     def _gone(self, pod: Obj) -> None:
         uid = pod["metadata"]["uid"]
         self._statuses.pop(uid, None)
+        if self.processes is not None and self.processes.has(uid):
+            self._queue.add(object_key(pod))
         node = self._nodes.get(pod["spec"].get("nodeName") or "")
         if node is not None:
             node.addresses.release(uid)
@@ -354,11 +378,16 @@ class _PodRunner:
 
     async def _sync(self, key: str) -> None:
         cached = self._informer.get(key)
+        if self.processes is not None:
+            await self.processes.keep(key, cached["metadata"]["uid"] if cached is not None else "")
         if cached is None or (node := self._nodes.get(cached["spec"].get("nodeName") or "")) is None:
             return
         uid = cached["metadata"]["uid"]
         pod = {**cached, "apiVersion": "v1", "kind": "Pod", "status": self._merged(cached)}
         before = pod["status"]
+        if self.processes is not None and self.processes.runs(pod):
+            await self._sync_process(self.processes, key, node, pod)
+            return
         pod_ip = before.get("podIP") or node.profile.ip
         if _needs_address(pod):
             pod_ip = node.addresses.address(uid, before.get("podIP") or "")
@@ -373,6 +402,25 @@ class _PodRunner:
             self._record(node, pod, event)
         if outcome.status.get("phase") in _FINISHED:
             node.addresses.release(uid)
+        await self._carry_out(key, pod, before, outcome)
+
+    async def _sync_process(self, processes: ProcessPods, key: str, node: _Node, pod: Obj) -> None:
+        """As `_sync`, for a pod that runs on this host and shares its address."""
+        before = pod["status"]
+        problem = await processes.prepare(self._client, pod) if before.get("phase") not in _FINISHED else None
+        address = processes.address or node.profile.ip
+        outcome = look(pod, Host(address, address), self._now(), processes.course)
+        if problem is not None:
+            outcome.events.append(problem)
+            outcome.wake = _PREPARE_RETRY
+        if outcome.status.get("phase") in _FINISHED:
+            processes.rest(pod["metadata"]["uid"])
+        else:
+            outcome.events += await processes.carry_out(pod, outcome.status)
+        for event in outcome.events:
+            self._record(node, pod, event)
+        if outcome.delete:
+            await processes.forget(pod["metadata"]["uid"])
         await self._carry_out(key, pod, before, outcome)
 
     def _merged(self, cached: Obj) -> Obj:

@@ -11,14 +11,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from bowsprit.kubelet import containers
-from bowsprit.kubelet.behaviour import DOMAIN, behaviour
+from bowsprit.kubelet.behaviour import DOMAIN, Behaviour, behaviour
 from bowsprit.kubelet.containers import Container, Event, Progress
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.time import format_time, parse_time
 
 KUBELET_CONDITIONS = frozenset({"PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"})
+
+
+class Course(Protocol):
+    """How it goes for a container, and complaints; see behaviour.behaviour."""
+
+    def __call__(
+        self, pod: Obj, container: str, *, init: bool = False, sidecar: bool = False
+    ) -> tuple[Behaviour, list[str]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +48,13 @@ class Look:
     delete: bool = False
 
 
-def look(pod: Obj, host: Host, now: datetime) -> Look:
-    """One look at a pod that is bound to our node."""
+def look(pod: Obj, host: Host, now: datetime, course: Course = behaviour) -> Look:
+    """One look at a pod that is bound to our node; `course` tells how it goes for its containers."""
     status: Obj = dict(pod.get("status") or {})
     deleting = bool(pod["metadata"].get("deletionTimestamp"))
     if status.get("phase") in ("Succeeded", "Failed"):
         return Look(status, delete=deleting)
-    members, problems = _containers(pod)
+    members, problems = _containers(pod, course)
     progress = Progress()
     if deleting:
         return _stop(pod, status, members, now, progress)
@@ -65,13 +74,13 @@ def look(pod: Obj, host: Host, now: datetime) -> Look:
     return Look(_finished(pod, status, members, now), progress.events, progress.wake)
 
 
-def _containers(pod: Obj) -> tuple[list[Container], list[str]]:
+def _containers(pod: Obj, course_of: Course) -> tuple[list[Container], list[str]]:
     members: list[Container] = []
     problems: list[str] = []
     for init in (True, False):
         for spec in pod["spec"].get("initContainers" if init else "containers") or ():
             sidecar = init and spec.get("restartPolicy") == "Always"
-            course, complaints = behaviour(pod, spec["name"], init=init, sidecar=sidecar)
+            course, complaints = course_of(pod, spec["name"], init=init, sidecar=sidecar)
             members.append(Container(spec, course, init, sidecar))
             problems += [text for text in complaints if text not in problems]
     return members, problems

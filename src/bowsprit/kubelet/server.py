@@ -50,7 +50,7 @@ _STDIN_SECONDS = 3600.0
 class KubeletServer:
     """Serves until stopped. ``find`` looks a pod up by namespace and name; ``pods`` lists all.
 
-    ``connect`` (may be replaced) serves forwarded connections.
+    ``connect`` (may be replaced) serves forwarded connections, ``lines`` reads logs.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class KubeletServer:
         self._runner: web.ServerRunner | None = None
         self._files: dict[tuple[str, str], Files] = {}
         self.connect: Connect = simulated
+        self.lines = logs.lines
 
     async def start(self, host: str, port: int) -> int:
         """Listen; answers the port."""
@@ -113,7 +114,7 @@ class KubeletServer:
             return web.Response(status=404, text=f'pod "{name}" not found\n')
         try:
             options = LogOptions.from_query(request.query, self._now())
-            first = logs.selected(list(logs.lines(pod, container, options, self._now())), options)
+            first = logs.selected(list(self.lines(pod, container, options, self._now())), options)
         except LogError as exc:
             return web.Response(status=400, text=str(exc))
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
@@ -134,14 +135,14 @@ class KubeletServer:
         """New lines as they come, until the container ends or its pod goes."""
         options = LogOptions()
         pod = self._find(namespace, name)
-        count = len(list(logs.lines(pod, container, options, self._now()))) if pod else 0
+        count = len(list(self.lines(pod, container, options, self._now()))) if pod else 0
         while pod is not None and logs.is_running(pod, container):
             await asyncio.sleep(_FOLLOW_PERIOD)
             pod = self._find(namespace, name)
             if pod is None:
                 return
             try:
-                every = list(logs.lines(pod, container, options, self._now()))
+                every = list(self.lines(pod, container, options, self._now()))
             except LogError:
                 return
             for line in every[count:]:
