@@ -16,9 +16,11 @@ from bowsprit.client.resources import EVENTS_V1, NODES, PODS, SERVICE_ACCOUNTS
 from bowsprit.client.rest import PatchType
 from bowsprit.cluster.embedded import AsyncCluster
 from bowsprit.machinery.errors import NotFoundError
+from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.scheduler.config import load
 from bowsprit.scheduler.process import Scheduler, SchedulerOptions
 
+CLUSTER_ROLE_BINDINGS = GroupVersionResource("rbac.authorization.k8s.io", "v1", "clusterrolebindings")
 GROUP = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
 
 
@@ -170,6 +172,22 @@ async def test_replicas_hand_over(cluster):
     await two.stop()
 
 
+async def token_of_admin(client):
+    """A token of a service account that may read everything."""
+    meta = {"name": "default", "namespace": "default"}
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", **meta}],
+    }
+    await client.create(CLUSTER_ROLE_BINDINGS, binding)
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    answer = await client.create(SERVICE_ACCOUNTS, request, name="default", namespace="default", subresource="token")
+    return answer["status"]["token"]
+
+
 async def test_https_serves_health_to_all_and_metrics_to_those_allowed(cluster):
     running = scheduler(cluster, secure_port=0)
     await running.start()
@@ -180,7 +198,8 @@ async def test_https_serves_health_to_all_and_metrics_to_those_allowed(cluster):
             for path, code, text in (
                 ("/healthz", 200, "ok"),
                 ("/readyz?verbose", 200, "[+]sched-handler-sync ok"),
-                ("/livez?verbose&exclude=leaderElection", 200, "[+]leaderElection excluded: ok"),
+                ("/healthz?verbose&exclude=leaderElection", 200, "[+]leaderElection excluded: ok"),
+                ("/livez?verbose", 200, "[+]ping ok\nlivez check passed"),
                 ("/readyz/shutdown", 200, "ok"),
                 ("/metrics", 403, 'User \\"system:anonymous\\" cannot get path \\"/metrics\\"'),
                 ("/configz", 403, "Forbidden"),
@@ -190,6 +209,21 @@ async def test_https_serves_health_to_all_and_metrics_to_those_allowed(cluster):
                     assert text in await answer.text(), path
             async with session.get("/metrics", ssl=trusting, headers={"Authorization": "Bearer nonsense"}) as answer:
                 assert answer.status == 401
+            await create(cluster.api, pod("seen"), pod("too-big", cpu="9"))
+            await until(lambda: condition(cluster.api, "too-big"))
+            admin = {"Authorization": f"Bearer {await token_of_admin(cluster.api)}"}
+            for path, text in (
+                ("/metrics", 'scheduler_schedule_attempts_total{profile="default-scheduler",result="scheduled"} 1.0'),
+                ("/metrics", 'scheduler_cache_size{type="nodes"} 2.0'),
+                ("/metrics", 'scheduler_plugin_evaluation_total{extension_point="Filter",plugin="NodeResourcesFit"'),
+                ("/metrics/resources", 'pod="too-big",priority="0",resource="cpu",scheduler="default-scheduler"'),
+                ("/metrics/slis", 'kubernetes_healthcheck{name="sched-handler-sync",type="readyz"} 1'),
+                ("/statusz", "kube-scheduler statusz"),
+                ("/flagz", "kube-scheduler flagz"),
+                ("/configz", '"componentconfig"'),
+            ):
+                async with session.get(path, ssl=trusting, headers=admin) as answer:
+                    assert (answer.status, text in await answer.text()) == (200, True), path
     finally:
         await running.stop()
 

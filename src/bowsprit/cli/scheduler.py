@@ -30,17 +30,25 @@ _OPTIONS = [
         "--authentication-kubeconfig", type=_FILE, help="Kubeconfig for TokenReviews (default: the client's)."
     ),
     click.option("--authentication-skip-lookup", is_flag=True, hidden=True),
-    click.option("--authentication-tolerate-lookup-failure", default="true", hidden=True),
-    click.option("--authentication-token-webhook-cache-ttl", default="10s", hidden=True),
-    click.option("--authorization-kubeconfig", type=_FILE, hidden=True),
+    click.option("--authentication-tolerate-lookup-failure", type=bool, default=True, metavar="true|false"),
+    click.option("--authentication-token-webhook-cache-ttl", type=Duration(), default="10s", hidden=True),
+    click.option("--requestheader-client-ca-file", type=_FILE, help="CA of front proxies (default: the cluster's)."),
+    click.option("--requestheader-allowed-names", default="", metavar="NAME,…"),
+    click.option("--requestheader-username-headers", default="x-remote-user", show_default=True),
+    click.option("--requestheader-uid-headers", default=""),
+    click.option("--requestheader-group-headers", default="x-remote-group", show_default=True),
+    click.option("--requestheader-extra-headers-prefix", default="x-remote-extra-", show_default=True),
+    click.option(
+        "--authorization-kubeconfig", type=_FILE, help="Kubeconfig for SubjectAccessReviews (default: the client's)."
+    ),
     click.option(
         "--authorization-always-allow-paths",
         default="/healthz,/readyz,/livez",
         show_default=True,
         help="Paths that are served to everyone.",
     ),
-    click.option("--authorization-webhook-cache-authorized-ttl", default="10s", hidden=True),
-    click.option("--authorization-webhook-cache-unauthorized-ttl", default="10s", hidden=True),
+    click.option("--authorization-webhook-cache-authorized-ttl", type=Duration(), default="10s", hidden=True),
+    click.option("--authorization-webhook-cache-unauthorized-ttl", type=Duration(), default="10s", hidden=True),
     click.option("--leader-elect", default=None, metavar="true|false", help="Elect a leader before scheduling."),
     click.option("--leader-elect-lease-duration", default=None, metavar="DURATION"),
     click.option("--leader-elect-renew-deadline", default=None, metavar="DURATION"),
@@ -54,6 +62,13 @@ _OPTIONS = [
     click.option("--profiling", default=None, hidden=True),
     click.option("--contention-profiling", default=None, hidden=True),
     click.option("--pod-max-in-unschedulable-pods-duration", type=Duration(), default="5m", show_default=True),
+    click.option(
+        "--plugin-timeout",
+        type=Duration(),
+        default="10s",
+        show_default=True,
+        help="How long a plugin of yours may take at one point of a cycle.",
+    ),
     click.option("--feature-gates", default="", metavar="A=true,B=false"),
     click.option("--emulated-version", default="", hidden=True),
     click.option("--show-hidden-metrics-for-version", default="", hidden=True),
@@ -176,6 +191,49 @@ def _check_profiles(config: Any, gates: dict[str, bool]) -> None:
         raise CommandError(str(exc), reason="InvalidConfiguration") from exc
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _shown(value: Any) -> str:
+    """A flag's value as /flagz has it."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _access_options(flags: dict[str, Any]) -> Any:
+    """Who may read the secure port, from the flags. Raises CommandError."""
+    from bowsprit.apiserver.authentication.front_proxy import FrontProxyHeaders
+    from bowsprit.client.errors import ConfigError as ClientConfigError
+    from bowsprit.client.kubeconfig import Kubeconfig
+    from bowsprit.client.rest import RestClient
+    from bowsprit.scheduler.driver.access import AccessOptions
+
+    def client(path: Path | None) -> Any:
+        if path is None:
+            return None
+        try:
+            rest = Kubeconfig.load(path).rest_config()
+        except ClientConfigError as exc:
+            raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
+        return lambda: RestClient(rest)
+
+    kinds = ("username_headers", "uid_headers", "group_headers", "extra_headers_prefix", "allowed_names")
+    return AccessOptions(
+        flags["client_ca_file"],
+        flags["requestheader_client_ca_file"],
+        FrontProxyHeaders(*(_listed(flags[f"requestheader_{kind}"]) for kind in kinds)),
+        flags["authentication_skip_lookup"],
+        flags["authentication_tolerate_lookup_failure"],
+        flags["authentication_token_webhook_cache_ttl"],
+        flags["authorization_webhook_cache_authorized_ttl"],
+        flags["authorization_webhook_cache_unauthorized_ttl"],
+        client(flags["authentication_kubeconfig"]),
+        client(flags["authorization_kubeconfig"]),
+    )
+
+
 async def _serve(flags: dict[str, Any]) -> int:
     from dataclasses import replace
 
@@ -211,14 +269,15 @@ async def _serve(flags: dict[str, Any]) -> int:
         serving=ServingOptions(
             flags["tls_cert_file"],
             flags["tls_private_key_file"],
-            flags["client_ca_file"],
-            tuple(p for p in flags["authorization_always_allow_paths"].split(",") if p),
-            flags["authentication_skip_lookup"],
+            _listed(flags["authorization_always_allow_paths"]),
+            _access_options(flags),
+            {name.replace("_", "-"): _shown(value) for name, value in flags.items()},
         ),
+        plugin_timeout=flags["plugin_timeout"],
     )
     process = Scheduler(lambda agent: RestClient(replace(with_component(rest, agent))), options)
     try:
-        await process.start()
+        await _start(process)
         print(f"scheduler running against {rest.server}", file=sys.stderr)
         await until_signalled(process.wait())
     except OSError as exc:
@@ -234,6 +293,20 @@ async def _serve(flags: dict[str, Any]) -> int:
     finally:
         await process.stop()
     return process.exit_code or 0
+
+
+async def _start(process: Any) -> None:
+    from bowsprit.pki.errors import PKIError
+    from bowsprit.scheduler.driver.access import LookupFailed
+
+    try:
+        await process.start()
+    except (LookupFailed, PKIError) as exc:
+        raise CommandError(
+            str(exc),
+            reason="InvalidConfiguration",
+            hint="see --client-ca-file, --requestheader-client-ca-file, --authentication-tolerate-lookup-failure",
+        ) from exc
 
 
 # simulate

@@ -15,10 +15,11 @@ from bowsprit.scheduler.framework import Code, CycleError, CycleState, Status
 from bowsprit.scheduler.nominator import Nominator
 from bowsprit.scheduler.podinfo import PodInfo
 from bowsprit.scheduler.preemption import DefaultPreemption, Preemption, decision_of
-from bowsprit.scheduler.profile import Handle, PluginFactory, Profile
+from bowsprit.scheduler.profile import Handle, PluginFactory, Profile, Recorder
 from bowsprit.scheduler.profiles import build_profiles
 from bowsprit.scheduler.queue import Observer, QueuedPod, QueueOptions, SchedulingQueue
 
+SAMPLED = 10  # one cycle in so many has its plugins timed
 UNSCHEDULABLE, SCHEDULER_ERROR = "Unschedulable", "SchedulerError"
 
 
@@ -97,6 +98,8 @@ class SchedulerCore:
             extenders=extenders,
         )
         self._clock = clock
+        self._cycles = 0
+        self.recorder: Recorder | None = None  # of plugins' durations in sampled cycles
         options = QueueOptions(
             float(config.get("podInitialBackoffSeconds") or 1),
             float(config.get("podMaxBackoffSeconds", 10)),
@@ -199,6 +202,8 @@ class SchedulerCore:
             self.queue.done(pod.uid)
             return Skipped(queued, f"skip schedule deleting pod: {pod.key}")
         state = CycleState()
+        self._cycles += 1
+        profile.recorder = self.recorder if self._cycles % SAMPLED == 0 else None
         try:
             placement = self.algorithm.schedule(profile, pod, state, self._clock())
         except FitError as error:

@@ -8,6 +8,7 @@ surplus feasible node is looked at, and the next pod starts there.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from bowsprit.scheduler.framework import (
 from bowsprit.scheduler.nominator import Nominator
 from bowsprit.scheduler.order import NodeHeap, best
 from bowsprit.scheduler.podinfo import PodInfo
-from bowsprit.scheduler.profile import Profile
+from bowsprit.scheduler.profile import Profile, status_name
 from bowsprit.scheduler.shaperows import ShapeRows
 
 NO_NODES = "no nodes available to schedule pods"
@@ -201,13 +202,17 @@ class Algorithm:
         for plugin in profile.filters:
             if plugin.name in state.skip_filter:
                 continue
+            profile.evaluations["Filter", plugin.name] += 1
             if not hasattr(plugin, "filter_rows"):
                 if not getattr(plugin, "local", False):
                     slow.append(plugin)
             elif not getattr(plugin, "local", False):
+                started = perf_counter()
                 codes = plugin.filter_rows(state, pod, nodes)
                 if codes is not None:
                     mask = mask & (codes == 0)
+                if profile.recorder:
+                    profile.recorder("Filter", plugin.name, "Success", perf_counter() - started)
         if slow or self.nominator:
             mask = self._scrutinize(profile, pod, state, mask.copy(), slow)
         return mask
@@ -351,6 +356,8 @@ class Algorithm:
         shape_rows = self._shape_rows(profile, pod)
         shape_rows.refresh(state, pod, nodes)
         shape_rows.score(state, pod, nodes)
+        for name in shape_rows.scored_by:
+            profile.evaluations["Score", name] += 1
         totals: Ints = shape_rows.plain[rows]
         for plugin in profile.scores:
             weight = profile.weights[plugin.name]
@@ -367,18 +374,26 @@ class Algorithm:
     def _score_of(self, profile: Profile, plugin: Any, pod: PodInfo, state: CycleState, rows: Ints) -> Ints | None:
         """PreScore, Score and NormalizeScore of one plugin; None when it skips."""
         nodes = self.cache.nodes
+        started = perf_counter()
         if plugin.name in profile.pre_scores:
             status = plugin.pre_score(state, pod, nodes, rows)
+            if profile.recorder:
+                profile.recorder("PreScore", plugin.name, status_name(status), perf_counter() - started)
+                started = perf_counter()
             if status is not None:
                 if status.code == SKIP.code:
                     return None
                 raise pre_score_error(plugin.name, status)
+            profile.evaluations["PreScore", plugin.name] += 1
+        profile.evaluations["Score", plugin.name] += 1
         if hasattr(plugin, "score_rows"):
             scores: Ints = plugin.score_rows(state, pod, nodes, rows)
         else:
             scores = np.array([plugin.score(state, pod, nodes.info(int(row))) for row in rows], dtype=np.int64)
         if hasattr(plugin, "normalize"):
             scores = plugin.normalize(state, pod, nodes, rows, scores)
+        if profile.recorder:
+            profile.recorder("Score", plugin.name, "Success", perf_counter() - started)
         if len(scores) and (scores.min() < 0 or scores.max() > MAX_NODE_SCORE):
             bad = int(scores.min() if scores.min() < 0 else scores.max())
             raise CycleError(

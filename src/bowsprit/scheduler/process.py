@@ -136,7 +136,8 @@ class Scheduler:
             max_unschedulable=self._options.max_unschedulable,
             cache=cache,
         )
-        self._watcher = Watcher(client, self._core, self._wake.set)
+        self._core.recorder = self.metrics.ran
+        self._watcher = Watcher(client, self._core, self._wake.set, self.metrics.handled)
         self._binder = Binder(
             self._core,
             self._extenders,
@@ -262,6 +263,9 @@ class Scheduler:
                 if ticks % 30 == 0:
                     self.core.queue.flush_unschedulable()
                 self.metrics.sizes(self.core)
+            self.metrics.binding(len(self._tasks))
+            if self._elector is not None:
+                self.metrics.leads(self._config["leaderElection"]["resourceName"], self._elector.is_leader)
             self._wake.set()
 
     async def _schedule(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from bowsprit.machinery.objects import Obj
@@ -63,6 +64,18 @@ class Handle:
         return self.gates.get(gate, False)
 
 
+Recorder = Callable[[str, str, str, float], None]  # (extension point, plugin, status, seconds)
+_STATUS_NAMES = {
+    Code.SUCCESS: "Success", Code.ERROR: "Error", Code.UNSCHEDULABLE: "Unschedulable", Code.SKIP: "Skip",
+    Code.UNSCHEDULABLE_AND_UNRESOLVABLE: "UnschedulableAndUnresolvable", Code.WAIT: "Wait", Code.PENDING: "Pending",
+}  # fmt: skip
+
+
+def status_name(status: Status | None) -> str:
+    """A status as metrics name it."""
+    return "Success" if status is None else _STATUS_NAMES[status.code]
+
+
 PluginFactory = Callable[[Obj, Handle], Any]
 
 
@@ -110,6 +123,8 @@ class Profile:
         self.pre_scores = {plugin.name: plugin for plugin in self.at["preScore"]}
         self.dynamic_filters = [plugin for plugin in self.filters if not getattr(plugin, "static", False)]
         self.rows: OrderedDict[bytes, Any] = OrderedDict()  # ShapeRows by PodShape.local, least recently used first
+        self.evaluations: Counter[tuple[str, str]] = Counter()  # (point, plugin): cycles in which it ran
+        self.recorder: Recorder | None = None  # set while a cycle is sampled
         self.extensions = [p for p in self.pre_filters if hasattr(p, "add_pod")]
 
     # building
@@ -201,7 +216,12 @@ class Profile:
         limiting: set[str] = set()
         rejection: Status | None = None
         for plugin in self.pre_filters:
+            started = perf_counter() if self.recorder else 0.0
             names, status = plugin.pre_filter(state, pod, nodes)
+            if self.recorder:
+                self.recorder("PreFilter", plugin.name, status_name(status), perf_counter() - started)
+            if status is None or status.code != Code.SKIP:
+                self.evaluations["PreFilter", plugin.name] += 1
             if status is not None:
                 if status.code == Code.SKIP:
                     state.skip_filter.add(plugin.name)
@@ -266,7 +286,10 @@ class Profile:
         nominated: str | None = None
         reasons: list[str] = []
         for plugin in self.at["postFilter"]:
+            started = perf_counter()
             name, status = plugin.post_filter(state, pod, statuses)
+            if self.recorder:
+                self.recorder("PostFilter", plugin.name, status_name(status), perf_counter() - started)
             if status is None:
                 return name, None
             if status.code == Code.UNSCHEDULABLE_AND_UNRESOLVABLE:
@@ -280,7 +303,10 @@ class Profile:
 
     def run_reserve(self, state: CycleState, pod: PodInfo, node_name: str) -> Status | None:
         for plugin in self.at["reserve"]:
+            started = perf_counter()
             status: Status | None = plugin.reserve(state, pod, node_name)
+            if self.recorder:
+                self.recorder("Reserve", plugin.name, status_name(status), perf_counter() - started)
             if status is not None:
                 return status.of(plugin.name)
         return None
@@ -293,7 +319,10 @@ class Profile:
         """RunPermitPlugins: a rejection, or the plugins that want the pod to wait with their timeouts in seconds."""
         waits: dict[str, float] = {}
         for plugin in self.at["permit"]:
+            started = perf_counter()
             status, timeout = plugin.permit(state, pod, node_name)
+            if self.recorder:
+                self.recorder("Permit", plugin.name, status_name(status), perf_counter() - started)
             if status is None:
                 continue
             if status.code == Code.WAIT:

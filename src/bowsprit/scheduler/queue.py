@@ -118,6 +118,15 @@ class SchedulingQueue:
             found.update((plugin, queued.pod.scheduler_name) for plugin in queued.rejectors | queued.pending)
         return found
 
+    @property
+    def in_flight(self) -> int:
+        """Pods that are being scheduled or bound."""
+        return len(self._in_flight)
+
+    def pods(self) -> list[PodInfo]:
+        """All pods that wait or are being scheduled."""
+        return [queued.pod for queued in (*self._pods.values(), *self._in_flight.values())]
+
     def get(self, uid: str) -> QueuedPod | None:
         return self._pods.get(uid) or self._in_flight.get(uid)
 

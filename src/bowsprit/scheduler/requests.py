@@ -107,6 +107,32 @@ def scored_requests(spec: Obj, status: Obj | None = None) -> tuple[int, int]:
     return amounts.get(CPU, 0), amounts.get(MEMORY, 0)
 
 
+def pod_limits(spec: Obj) -> Amounts:
+    """What the pod is limited to, by resource (component-helpers/resource.PodLimits); overhead only where there is a limit."""
+    total: Amounts = {}
+    for container in spec.get("containers") or ():
+        _plus(total, _limits(container))
+    sidecars: Amounts = {}
+    init_phase: Amounts = {}
+    for container in spec.get("initContainers") or ():
+        limits = _limits(container)
+        if container.get("restartPolicy") == "Always":
+            _plus(total, limits)
+            _plus(sidecars, limits)
+            limits = dict(sidecars)
+        else:
+            _plus(limits, sidecars)
+        _maximum(init_phase, limits)
+    _maximum(total, init_phase)
+    total.update({name: value for name, value in _limits(spec).items() if is_pod_level(name)})
+    _plus(total, {name: value for name, value in _nano(spec.get("overhead")).items() if total.get(name)})
+    return _scaled(total)
+
+
+def _limits(holder: Obj) -> Amounts:
+    return _nano((holder.get("resources") or {}).get("limits"))
+
+
 def amounts_of(resources: Obj | None) -> Amounts:
     """A node's allocatable as integers."""
     return _scaled(_nano(resources))

@@ -39,6 +39,7 @@ class ShapeRows:
         self._static_mask: Mask = self.mask
         self._static_plain: Ints = self.plain
         self._filters: list[Any] = []
+        self.scored_by: list[str] = []  # the plugins that scored these rows
         self._scores: list[tuple[Any, int]] = []
         self._scored = False
 
@@ -95,11 +96,13 @@ class ShapeRows:
             return
         rows = np.arange(nodes.size)
         self._scores = []
+        self.scored_by = []
         self._static_plain = np.zeros(nodes.size, dtype=np.int64)
         self.raw = {}
         for plugin in self._profile.scores:
             if not _is_local(plugin) or not hasattr(plugin, "score_rows") or self.skips(state, pod, nodes, plugin):
                 continue
+            self.scored_by.append(plugin.name)
             weight = self._profile.weights[plugin.name]
             if hasattr(plugin, "normalize"):
                 raw = plugin.score_rows(state, pod, nodes, rows)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections import Counter as Counts
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from bowsprit.scheduler.core import SchedulerCore
 from bowsprit.scheduler.events import Event
@@ -20,30 +30,31 @@ class Metrics:
     """Counters and histograms of one scheduler."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # upstream has no *_created
         self.registry = registry = CollectorRegistry()
         self._schedule_attempts = Counter(
             "scheduler_schedule_attempts_total",
-            "Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, "
+            "[STABLE] Number of attempts to schedule pods, by the result. 'unschedulable' means a pod could not be scheduled, "
             "while 'error' means an internal scheduler problem.",
             _LABELS,
             registry=registry,
         )
         self._attempt_duration = Histogram(
             "scheduler_scheduling_attempt_duration_seconds",
-            "Scheduling attempt latency in seconds (scheduling algorithm + binding)",
+            "[STABLE] Scheduling attempt latency in seconds (scheduling algorithm + binding)",
             _LABELS,
             buckets=_ATTEMPT,
             registry=registry,
         )
         self._algorithm_duration = Histogram(
             "scheduler_scheduling_algorithm_duration_seconds",
-            "Scheduling algorithm latency in seconds",
+            "[ALPHA] Scheduling algorithm latency in seconds",
             buckets=_ATTEMPT,
             registry=registry,
         )
         self._pending = Gauge(
             "scheduler_pending_pods",
-            "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number "
+            "[STABLE] Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number "
             "of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted "
             "to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to "
             "schedule because they are gated.",
@@ -52,7 +63,7 @@ class Metrics:
         )
         self._sli = Histogram(
             "scheduler_pod_scheduling_sli_duration_seconds",
-            "E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might involve "
+            "[BETA] E2e latency for a pod being scheduled, from the time the pod enters the scheduling queue and might involve "
             "multiple scheduling attempts.",
             ["attempts"],
             buckets=_SLI,
@@ -60,44 +71,44 @@ class Metrics:
         )
         self._pod_attempts = Histogram(
             "scheduler_pod_scheduling_attempts",
-            "Number of attempts to successfully schedule a pod.",
+            "[STABLE] Number of attempts to successfully schedule a pod.",
             buckets=_ATTEMPTS,
             registry=registry,
         )
         self._incoming = Counter(
             "scheduler_queue_incoming_pods_total",
-            "Number of pods added to scheduling queues by event and queue type.",
+            "[STABLE] Number of pods added to scheduling queues by event and queue type.",
             ["queue", "event"],
             registry=registry,
         )
         self._victims = Histogram(
             "scheduler_preemption_victims",
-            "Number of selected preemption victims",
+            "[STABLE] Number of selected preemption victims",
             buckets=_VICTIMS,
             registry=registry,
         )
         self._preemptions = Counter(
             "scheduler_preemption_attempts_total",
-            "Total preemption attempts in the cluster till now",
+            "[STABLE] Total preemption attempts in the cluster till now",
             registry=registry,
         )
         self._points = Histogram(
             "scheduler_framework_extension_point_duration_seconds",
-            "Latency for running all plugins of a specific extension point.",
+            "[STABLE] Latency for running all plugins of a specific extension point.",
             ["extension_point", "status", "profile"],
             buckets=[0.0001 * 2**i for i in range(12)],
             registry=registry,
         )
         self._permit_wait = Histogram(
             "scheduler_permit_wait_duration_seconds",
-            "Duration of waiting on permit.",
+            "[ALPHA] Duration of waiting on permit.",
             ["result"],
             buckets=_ATTEMPT,
             registry=registry,
         )
         self._unschedulable = Gauge(
             "scheduler_unschedulable_pods",
-            "The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all plugins "
+            "[BETA] The number of unschedulable pods broken down by plugin name. A pod will increment the gauge for all plugins "
             "that caused it to not schedule and so this metric have meaning only when broken down by plugin.",
             ["plugin", "profile"],
             registry=registry,
@@ -109,11 +120,76 @@ class Metrics:
             registry=registry,
         )
         self._cache_size = Gauge(
-            "scheduler_scheduler_cache_size",
-            "Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
+            "scheduler_cache_size",
+            "[ALPHA] Number of nodes, pods, and assumed (bound) pods in the scheduler cache.",
             ["type"],
             registry=registry,
         )
+
+        self._plugin_execution = Histogram(
+            "scheduler_plugin_execution_duration_seconds",
+            "[ALPHA] Duration for running a plugin at a specific extension point.",
+            ["plugin", "extension_point", "status"],
+            buckets=[0.00001 * 1.5**i for i in range(20)],
+            registry=registry,
+        )
+        self._evaluations = Counter(
+            "scheduler_plugin_evaluation_total",
+            "[BETA] Number of attempts to schedule pods by each plugin and the extension point (available only in "
+            "PreFilter, Filter, PreScore, and Score).",
+            ["plugin", "extension_point", "profile"],
+            registry=registry,
+        )
+        self._event_handling = Histogram(
+            "scheduler_event_handling_duration_seconds",
+            "[ALPHA] Event handling latency in seconds.",
+            ["event"],
+            buckets=[0.0001 * 2**i for i in range(12)],
+            registry=registry,
+        )
+        self._inflight = Gauge(
+            "scheduler_inflight_events",
+            "[ALPHA] Number of events currently tracked in the scheduling queue.",
+            ["event"],
+            registry=registry,
+        )
+        self._goroutines = Gauge(
+            "scheduler_goroutines",
+            "[BETA] Number of running goroutines split by the work they do such as binding.",
+            ["operation"],
+            registry=registry,
+        )
+        self._leader = Gauge(
+            "leader_election_master_status",
+            "[ALPHA] Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates "
+            "master. 'name' is the string used to identify the lease. Please make sure to group by name.",
+            ["name"],
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+
+    def leads(self, lease: str, leads: bool) -> None:
+        """Whether this process holds the lease."""
+        self._leader.labels(lease).set(int(leads))
+
+    def binding(self, running: int) -> None:
+        """How many pods are on their way to being bound."""
+        self._goroutines.labels("binding").set(running)
+
+    def handled(self, event: str, seconds: float) -> None:
+        """An event has been taken into cache and queue."""
+        self._event_handling.labels(event).observe(seconds)
+
+    def ran(self, point: str, plugin: str, status: str, seconds: float) -> None:
+        """A plugin has run at an extension point (of the cycles that are sampled)."""
+        self._plugin_execution.labels(plugin, point, status).observe(seconds)
+
+    def _count_evaluations(self, core: SchedulerCore) -> None:
+        """Take over what the profiles have counted since the last time."""
+        for profile in core.profiles.values():
+            counted, profile.evaluations = profile.evaluations, Counts()
+            for (point, plugin), count in counted.items():
+                self._evaluations.labels(plugin, point, profile.scheduler_name).inc(count)
 
     def overdue(self, plugin: str, method: str) -> None:
         """A plugin has hung."""
@@ -150,6 +226,8 @@ class Metrics:
     def sizes(self, core: SchedulerCore) -> None:
         for name, size in core.queue.sizes().items():
             self._pending.labels(name).set(size)
+        self._inflight.labels("PodPopped").set(core.queue.in_flight)
+        self._count_evaluations(core)
         self._unschedulable.clear()
         for (plugin, profile), count in core.queue.rejections().items():
             self._unschedulable.labels(plugin, profile).set(count)

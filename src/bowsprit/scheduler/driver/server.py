@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import ipaddress
+import platform
 import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import orjson
 from aiohttp import web
 
+from bowsprit.apiserver.access import Connection
+from bowsprit.apiserver.tls import ask_for_client_certificates, peer_certificates
 from bowsprit.client.rest import RestClient
-from bowsprit.machinery.names import GroupVersionResource
+from bowsprit.machinery.goformat import float_text
 from bowsprit.machinery.objects import Obj
 from bowsprit.pki.authority import Authority
 from bowsprit.scheduler.core import SchedulerCore
+from bowsprit.scheduler.driver.access import Access, AccessOptions
 from bowsprit.scheduler.driver.metrics import Metrics
 from bowsprit.scheduler.driver.writing import WRITE_ERRORS
+from bowsprit.scheduler.requests import pod_limits
 
-TOKEN_REVIEWS = GroupVersionResource("authentication.k8s.io", "v1", "tokenreviews")
-ACCESS_REVIEWS = GroupVersionResource("authorization.k8s.io", "v1", "subjectaccessreviews")
-_REMEMBER = 10.0
-_MAX_REMEMBERED = 1000
+EMULATION_VERSION = "1.36"
 
 Checks = Callable[[], Mapping[str, Callable[[], str | None]]]
 
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Files of the serving certificate (self-signed in memory when absent) and the CA of client certificates."""
+    """Files of the serving certificate (self-signed in memory when absent); who may read what; flags for /flagz."""
 
     cert_file: Path | None = None
     key_file: Path | None = None
-    client_ca_file: Path | None = None
     always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
-    skip_lookup: bool = False
+    access: AccessOptions = field(default_factory=AccessOptions)
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
 def serving_context(options: ServingOptions, host: str) -> ssl.SSLContext:
-    """TLS 1.2 and up; client certificates are asked for when there is a CA to check them with."""
+    """TLS 1.2 and up; client certificates are asked for, and judged by authentication."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if options.cert_file and options.key_file:
@@ -58,10 +60,19 @@ def serving_context(options: ServingOptions, host: str) -> ssl.SSLContext:
             cert, key = Path(folder) / "tls.crt", Path(folder) / "tls.key"
             pair.save(cert, key)
             context.load_cert_chain(cert, key)
-    if options.client_ca_file:
-        context.load_verify_locations(options.client_ca_file)
-        context.verify_mode = ssl.CERT_OPTIONAL
+    ask_for_client_certificates(context)
     return context
+
+
+_CHECKS = {
+    "healthz": ("leaderElection",),
+    "livez": ("ping",),
+    "readyz": ("leaderElection", "shutdown", "sched-handler-sync"),
+}
+
+
+def _ping() -> str | None:
+    return None
 
 
 class SchedulerServer:
@@ -80,13 +91,14 @@ class SchedulerServer:
         self._config = config
         self._metrics = metrics
         self._checks = checks
-        self._client = client
         self._core = core
+        self._access = Access(options.access, client)
+        self._started = time.time()
         self._runner: web.ServerRunner | None = None
-        self._remembered: dict[tuple[str, ...], tuple[float, Any]] = {}
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
+        await self._access.start()
         self._runner = web.ServerRunner(web.Server(self._handle, access_log=None), shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=serving_context(self._options, host)).start()
@@ -96,6 +108,7 @@ class SchedulerServer:
         if self._runner is not None:
             runner, self._runner = self._runner, None
             await runner.cleanup()
+        await self._access.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
@@ -110,26 +123,55 @@ class SchedulerServer:
             return _text(405, "Method Not Allowed\n")
         if path == "/metrics":
             self._metrics.sizes(self._core)
-            return web.Response(body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
+            return _metrics_text(self._metrics.text().decode())
         if path == "/metrics/resources":
-            return _text(200, resource_metrics(self._core))
+            return _metrics_text(resource_metrics(self._core))
+        if path == "/metrics/slis":
+            return _metrics_text(self._slis())
+        if path == "/statusz":
+            return _text(200, self._statusz())
+        if path == "/flagz":
+            lines = [f"{name}={value}" for name, value in sorted(self._options.flags.items())]
+            return _text(200, "\n".join([*_header("flagz"), *lines, ""]))
         if path == "/configz":
             return web.Response(
                 body=orjson.dumps({"componentconfig": self._config}), headers={"Content-Type": "application/json"}
             )
         return _text(404, "404 page not found\n")
 
+    def _statusz(self) -> str:
+        up = int(time.time() - self._started)
+        started = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(self._started))
+        lines = [
+            f"Started: {started}",
+            f"Up: {up // 3600} hr {up // 60 % 60:02} min {up % 60:02} sec",
+            f"Python version: {platform.python_version()}",
+            f"Binary version: {version('bowsprit')}",
+            f"Emulation version: {EMULATION_VERSION}",
+            "Paths: /configz /flagz /healthz /livez /metrics /readyz",
+        ]
+        return "\n".join([*_header("statusz"), *lines, ""])
+
+    def _slis(self) -> str:
+        """kubernetes_healthcheck: what each check of each endpoint says now."""
+        name, known = "kubernetes_healthcheck", {"ping": _ping, **self._checks()}
+        lines = [
+            f"# HELP {name} [STABLE] This metric records the result of a single healthcheck.",
+            f"# TYPE {name} gauge",
+        ]
+        lines += sorted(
+            f'{name}{{name="{check}",type="{root}"}} {int(known[check]() is None)}'
+            for root, checks in _CHECKS.items()
+            for check in checks
+            if check in known
+        )
+        return "\n".join([*lines, ""])
+
     # health
 
     def _health(self, request: web.BaseRequest, root: str) -> web.Response:
-        every: dict[str, Callable[[], str | None]] = {"ping": lambda: None, "log": lambda: None}
-        names = {
-            "healthz": ("leaderElection",),
-            "livez": ("leaderElection",),
-            "readyz": ("leaderElection", "shutdown", "sched-handler-sync"),
-        }[root]
-        known = self._checks()
-        every.update({name: known[name] for name in names})
+        known = {"ping": _ping, **self._checks()}
+        every = {name: known[name] for name in _CHECKS[root] if name in known}
         single = request.path.lstrip("/").partition("/")[2]
         if single:
             if single not in every:
@@ -157,69 +199,32 @@ class SchedulerServer:
 
     async def _refuse(self, request: web.BaseRequest) -> web.Response | None:
         """None when the caller may read the path; else 401, 403 or 500."""
-        try:
-            user, groups = await self._who(request)
-        except WRITE_ERRORS as exc:
-            return _status(500, "InternalError", f"Internal error occurred: {exc}")
-        if not user:
+        transport = request.transport
+        leaf, others = peer_certificates(transport.get_extra_info("ssl_object") if transport is not None else None)
+        user = await self._access.who(request.headers, Connection(leaf, others))
+        if user is None:
             return _status(401, "Unauthorized", "Unauthorized")
-        if "system:masters" in groups:
-            return None
-        verb = "get" if request.method in ("GET", "HEAD") else request.method.lower()
+        verb = request.method.lower()
         try:
-            allowed = await self._may(user, groups, verb, request.path)
+            allowed = await self._access.may(user, verb, request.path)
         except WRITE_ERRORS as exc:
-            return _status(500, "InternalError", f"Internal error occurred: {exc}")
+            return _text(500, f'Internal Server Error: "{request.path}": {exc}\n')
         if allowed:
             return None
-        return _status(403, "Forbidden", f'forbidden: User "{user}" cannot {verb} path "{request.path}"')
+        return _status(403, "Forbidden", f'forbidden: User "{user.name}" cannot {verb} path "{request.path}"')
 
-    async def _who(self, request: web.BaseRequest) -> tuple[str, tuple[str, ...]]:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        if certificate:
-            subject = [pair for rdn in certificate.get("subject", ()) for pair in rdn]
-            name = next((value for key, value in subject if key == "commonName"), "")
-            groups = tuple(value for key, value in subject if key == "organizationName")
-            if name:
-                return name, (*groups, "system:authenticated")
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if not token:
-            return "system:anonymous", ("system:unauthenticated",)
-        if scheme.lower() != "bearer" or self._options.skip_lookup:
-            return "", ()
-        known = self._recall(("token", token))
-        if known is None:
-            body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-            review = await self._client.create(TOKEN_REVIEWS, body)
-            status = review.get("status") or {}
-            user = status.get("user") or {}
-            known = (
-                (user.get("username", ""), tuple(user.get("groups") or ())) if status.get("authenticated") else ("", ())
-            )
-            self._remember(("token", token), known)
-        found: tuple[str, tuple[str, ...]] = known
-        return found
 
-    async def _may(self, user: str, groups: tuple[str, ...], verb: str, path: str) -> bool:
-        key = ("access", user, *groups, verb, path)
-        known = self._recall(key)
-        if known is None:
-            spec = {"user": user, "groups": list(groups), "nonResourceAttributes": {"path": path, "verb": verb}}
-            body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-            review = await self._client.create(ACCESS_REVIEWS, body)
-            known = bool((review.get("status") or {}).get("allowed"))
-            self._remember(key, known)
-        return bool(known)
+def _header(page: str) -> list[str]:
+    warning = (
+        "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is "
+        "for debugging purposes only."
+    )
+    return ["", f"kube-scheduler {page}", warning, ""] if page == "statusz" else ["", f"kube-scheduler {page}", warning]
 
-    def _recall(self, key: tuple[str, ...]) -> Any:
-        known = self._remembered.get(key)
-        return known[1] if known is not None and known[0] > time.monotonic() else None
 
-    def _remember(self, key: tuple[str, ...], value: Any) -> None:
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = (time.monotonic() + _REMEMBER, value)
+def _metrics_text(text: str) -> web.Response:
+    kind = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores"
+    return web.Response(body=text.encode(), headers={"Content-Type": kind})
 
 
 def _text(code: int, text: str) -> web.Response:
@@ -229,26 +234,45 @@ def _text(code: int, text: str) -> web.Response:
 def _status(code: int, reason: str, message: str) -> web.Response:
     body = {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason,
-        "code": code,
+        "details": {}, "code": code,
     }  # fmt: skip
     return web.Response(status=code, body=orjson.dumps(body), headers={"Content-Type": "application/json"})
 
 
 def resource_metrics(core: SchedulerCore) -> str:
-    """kube_pod_resource_request of bound pods (/metrics/resources)."""
-    name = "kube_pod_resource_request"
-    lines = [
-        f"# HELP {name} [STABLE] Resources requested by workloads on the cluster, broken down by pod.",
-        f"# TYPE {name} gauge",
-    ]
-    for pod in core.cache.pods.values():
-        for resource, amount in pod.shape.requests.items():
-            unit = (
-                "cores" if resource == "cpu" else "bytes" if resource != "pods" and "/" not in resource else "integer"
+    """Requests and limits of all pods that have not ended (/metrics/resources)."""
+    help_text = (
+        "by workloads on the cluster, broken down by pod. This shows the resource usage the scheduler and kubelet expect "
+        "per pod for resources along with the unit for the resource if any."
+    )
+    known = {pod.uid: pod for pod in (*core.queue.pods(), *core.cache.pods.values())}
+    pods = sorted(known.values(), key=lambda pod: pod.key)
+    lines: list[str] = []
+    for kind, verb in (("request", "requested"), ("limit", "limit")):
+        name = f"kube_pod_resource_{kind}"
+        found = [
+            f'{name}{{namespace="{pod.namespace}",node="{pod.node_name}",pod="{pod.name}",priority="{pod.priority}",'
+            f'resource="{resource}",scheduler="{pod.scheduler_name}",unit="{_unit(resource)}"}} {_amount(resource, amount)}'
+            for pod in pods
+            for resource, amount in sorted(
+                (pod.shape.requests if kind == "request" else pod_limits(pod.obj.get("spec") or {})).items()
             )
-            value = amount / 1000 if resource == "cpu" else amount
-            lines.append(
-                f'{name}{{namespace="{pod.namespace}",node="{pod.node_name}",pod="{pod.name}",priority="{pod.priority}",'
-                f'resource="{resource}",scheduler="{pod.scheduler_name}",unit="{unit}"}} {value:g}'
-            )
+            if amount
+        ]
+        if found:
+            told = f"Resources requested {help_text}" if kind == "request" else f"Resources {verb} {help_text}"
+            lines += [f"# HELP {name} [STABLE] {told}", f"# TYPE {name} gauge", *found]
     return "\n".join([*lines, ""])
+
+
+def _unit(resource: str) -> str:
+    if resource == "cpu":
+        return "cores"
+    if resource in ("memory", "ephemeral-storage") or resource.startswith(("hugepages-", "attachable-volumes-")):
+        return "integer" if resource.startswith("attachable") else "bytes"
+    return "integer"
+
+
+def _amount(resource: str, amount: int) -> str:
+    value = amount / 1000 if resource == "cpu" else float(amount)
+    return str(int(value)) if value.is_integer() and value < 1e6 else float_text(value)

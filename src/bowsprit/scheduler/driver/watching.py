@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from time import perf_counter
 
 from bowsprit.client.informer import Handler, Informer
 from bowsprit.client.resources import NODES, PODS
@@ -57,28 +58,40 @@ def trim_node(obj: Obj) -> Obj:
     return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": obj.get("spec") or {}, "status": lean}
 
 
-class Watcher:
-    """All informers of a scheduler. `changed` is called after every event that the core has seen."""
+def _pod_event(obj: Obj, action: str) -> str:
+    return f"{'AssignedPod' if (obj.get('spec') or {}).get('nodeName') else 'UnschedulablePod'}{action}"
 
-    def __init__(self, client: RestClient, core: SchedulerCore, changed: Callable[[], None]):
+
+class Watcher:
+    """All informers of a scheduler. `changed` is called after every event that the core has seen, `handled` with the
+    event's name and how long it took."""
+
+    def __init__(
+        self,
+        client: RestClient,
+        core: SchedulerCore,
+        changed: Callable[[], None],
+        handled: Callable[[str, float], None] = lambda event, seconds: None,
+    ):
         self._core = core
         self._changed = changed
-        self._held: list[Callable[[], None]] | None = None
+        self._handled = handled
+        self._held: list[tuple[str, Callable[[], None]]] | None = None
         self.pods = Informer(client, PODS, transform=trim_pod)
         self._informers = [self._others(client, kind, GroupVersionResource(*gvr)) for kind, gvr in KINDS.items()]
         nodes = Informer(client, NODES, transform=trim_node)
         nodes.add_handler(
             Handler(
-                lambda obj, initial: self._after(lambda: core.set_node(obj)),
-                lambda old, new: self._after(lambda: core.set_node(new)),
-                lambda obj: self._after(lambda: core.delete_node(obj["metadata"]["name"])),
+                lambda obj, initial: self._after("NodeAdd", lambda: core.set_node(obj)),
+                lambda old, new: self._after("NodeUpdate", lambda: core.set_node(new)),
+                lambda obj: self._after("NodeDelete", lambda: core.delete_node(obj["metadata"]["name"])),
             )
         )
         self.pods.add_handler(
             Handler(
-                lambda obj, initial: self._after(lambda: core.set_pod(obj)),
-                lambda old, new: self._after(lambda: self._pod_changed(old, new)),
-                lambda obj: self._after(lambda: core.delete_pod(obj)),
+                lambda obj, initial: self._after(_pod_event(obj, "Add"), lambda: core.set_pod(obj)),
+                lambda old, new: self._after(_pod_event(new, "Update"), lambda: self._pod_changed(old, new)),
+                lambda obj: self._after(_pod_event(obj, "Delete"), lambda: core.delete_pod(obj)),
             )
         )
         self._informers += [nodes, self.pods]
@@ -88,9 +101,9 @@ class Watcher:
         core = self._core
         informer.add_handler(
             Handler(
-                lambda obj, initial: self._after(lambda: core.set_object(kind, obj)),
-                lambda old, new: self._after(lambda: core.set_object(kind, new)),
-                lambda obj: self._after(lambda: core.delete_object(kind, obj)),
+                lambda obj, initial: self._after(f"{kind}Add", lambda: core.set_object(kind, obj)),
+                lambda old, new: self._after(f"{kind}Update", lambda: core.set_object(kind, new)),
+                lambda obj: self._after(f"{kind}Delete", lambda: core.delete_object(kind, obj)),
             )
         )
         return informer
@@ -99,12 +112,17 @@ class Watcher:
         if old["metadata"].get("resourceVersion") != new["metadata"].get("resourceVersion"):
             self._core.set_pod(new)
 
-    def _after(self, action: Callable[[], None]) -> None:
+    def _after(self, event: str, action: Callable[[], None]) -> None:
         if self._held is not None:
-            self._held.append(action)
+            self._held.append((event, action))
             return
-        action()
+        self._handle(event, action)
         self._changed()
+
+    def _handle(self, event: str, action: Callable[[], None]) -> None:
+        started = perf_counter()
+        action()
+        self._handled(event, perf_counter() - started)
 
     def hold(self) -> None:
         """Keep events back: the core is busy in another thread."""
@@ -113,9 +131,9 @@ class Watcher:
     def release(self) -> None:
         """Let the core see what was kept back, in order."""
         held, self._held = self._held or [], None
-        for action in held:
+        for event, action in held:
             try:
-                action()
+                self._handle(event, action)
             except Exception:
                 log.exception("an event could not be applied")
         self._changed()
