@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -223,6 +225,40 @@ async def test_nulls_in_metadata_are_absence(client: RestClient) -> None:
     bare["metadata"] |= {"labels": None, "annotations": None, "creationTimestamp": None, "ownerReferences": None}
     made = await client.create(ORDERS, bare)
     assert "annotations" not in made["metadata"]
+
+
+async def test_validators_of_mode_before_may_stand_beside_dates_and_enumerations() -> None:
+    class Colour(enum.Enum):
+        RED = "red"
+
+    class DatedSpec(Model):
+        when: datetime.datetime
+        colour: Colour = Colour.RED
+        count: int = 1
+
+        @model_validator(mode="before")
+        @classmethod
+        def trim(cls, data: Any) -> Any:
+            return {key: value.strip() if isinstance(value, str) else value for key, value in data.items()}
+
+    app = App("dated.example.com")
+    model = app.kind(kind="Dated")(type("Dated", (Kind,), {"__annotations__": {"spec": DatedSpec}}))
+
+    @app.default(model)
+    def set_count(obj: Any) -> None:
+        obj.spec.count += 1
+
+    dated = GroupVersionResource("dated.example.com", "v1", "dateds")
+    body: Obj = {
+        "apiVersion": "dated.example.com/v1",
+        "kind": "Dated",
+        "metadata": {"name": "a", "namespace": "default"},
+    }
+    async with standalone(app) as client:
+        made = await client.create(dated, {**body, "spec": {"when": "2026-01-02T03:04:05Z", "colour": "red"}})
+        assert made["spec"] == {"when": "2026-01-02T03:04:05Z", "colour": "red", "count": 2}
+        with pytest.raises(StatusError, match=r"spec\.count: Invalid value: \"string\""):
+            await client.create(dated, {**body, "spec": {"when": "2026-01-02T03:04:05Z", "count": "7"}})
 
 
 async def test_warnings_of_the_author_are_sent(client: RestClient) -> None:

@@ -190,6 +190,7 @@ def _served(declaration: Declaration, version: Version, hooks: Hooks) -> Version
         hooks,
         version.gvk,
     )
+    hooks.add_schema(schema)
     if version.gvk.version == declaration.hub_name:
         return replace(version, schema=schema)
     hub = declaration.hub

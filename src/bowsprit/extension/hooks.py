@@ -16,7 +16,7 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.extension.declaration import Declaration
 from bowsprit.extension.errors import Invalid, Refusal
 from bowsprit.extension.kind import Kind, parse, render
-from bowsprit.extension.kindschema import field_errors
+from bowsprit.extension.kindschema import KindSchema, field_errors
 from bowsprit.machinery.errors import internal_error, not_found
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.names import GroupKind, GroupResource
@@ -41,6 +41,7 @@ class Hooks:
         self.resource = GroupResource(declaration.group, declaration.plural)
         self.group_kind = GroupKind(declaration.group, declaration.kind)
         self.registry: Registry | None = None  # set by the server
+        self._schemas: dict[str, KindSchema] = {}
         self._models = {f"{declaration.group}/{each.version}": each.model for each in declaration.versions}
 
     def model_of(self, obj: Obj) -> type[Kind]:
@@ -57,8 +58,15 @@ class Hooks:
                 f"{self.resource} {name!r} does not fit its model: {failure.error_count()} errors"
             ) from failure
 
+    def add_schema(self, schema: KindSchema) -> None:
+        """The schema of one of the versions."""
+        self._schemas[schema.gvk.api_version] = schema
+
     def fitting(self, obj: Obj) -> Kind | None:
-        """The object as its class, None if it does not fit."""
+        """The object as its class, None if it does not fit: validation then says why."""
+        schema = self._schemas.get(str(obj.get("apiVersion")))
+        if schema is not None and schema.shape_errors(obj):
+            return None
         try:
             return parse(self.model_of(obj), obj)
         except ValidationError:
@@ -98,9 +106,8 @@ class Hooks:
         functions = self.declaration.defaults.get(model)
         if not functions:
             return
-        try:
-            made = parse(model, obj)
-        except ValidationError:
+        made = self.fitting(obj)
+        if made is None:
             return
         before = render(made)
         for function in functions:

@@ -75,11 +75,12 @@ K = TypeVar("K", bound=Kind)
 
 
 def parse(model: type[K], obj: Obj) -> K:
-    """The object as a model.
+    """The object as a model. Raises pydantic.ValidationError.
 
-    Types are strict, as they are for other clients of the schema: "5" is no integer. Raises pydantic.ValidationError.
+    Not strict, although the schema is: that judges first, and behind a validator of mode "before" pydantic would hold
+    texts for what JSON has no type for (dates, enumerations) against a strict model.
     """
-    return model.model_validate_json(encode_json(obj), strict=True)
+    return model.model_validate_json(encode_json(obj))
 
 
 def render(obj: Kind | Obj) -> Obj:
