@@ -246,3 +246,27 @@ def test_detached_failures_are_told_before_going_to_the_background(shell, reach,
     unreachable = shell.bowsprit("tunnel", "open", "--port", "0", "--detach", f"ssh://127.0.0.1:{free_port()}")
     assert unreachable.returncode == 1
     assert "reason: Unreachable" in unreachable.stderr
+
+
+def test_ctrl_c_while_connecting(shell):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"ssh://127.0.0.1:{silent.getsockname()[1]}"
+        with shell.running("tunnel", "open", "--port", "0", target) as opened:
+            client, _ = silent.accept()
+            assert client.recv(8).startswith(b"SSH-2.0")  # it is connecting, and we never answer
+            assert opened.end(signal.SIGINT) == 130
+            assert "reason: Interrupted" in opened.err
+            client.close()
+    assert os.listdir(shell.home / "state" / "tunnels") == []
+
+
+def test_a_kubeconfig_that_cannot_be_restored_is_tried_again(shell, reach):
+    with shell.running("tunnel", "open", "--port", "0", "--context", "prod", "--name", "stuck", *reach) as opened:
+        opened.expect("Added context 'prod-tunnel'")
+        (shell.home / "config.lock").write_text("")  # another program holds the file
+        assert opened.end() == 1
+        assert "reason: KubeconfigNotRestored" in opened.err
+    assert config(shell) != KUBECONFIG
+    (shell.home / "config.lock").unlink()
+    assert "stuck had died; what it had changed is restored" in shell.bowsprit("tunnel", "list").stderr
+    assert config(shell) == KUBECONFIG

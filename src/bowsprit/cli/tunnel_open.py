@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import json
 import os
@@ -118,7 +119,18 @@ def ask_passphrase() -> Any:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         return None
-    return lambda key: getpass.getpass(f"Enter passphrase for key '{key}': ")
+    return _prompt
+
+
+def _prompt(key: str) -> str:
+    before = signal.getsignal(signal.SIGINT)
+    with contextlib.suppress(ValueError):  # asked in another thread: Ctrl-C reaches the main one
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return getpass.getpass(f"Enter passphrase for key '{key}': ")
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
 
 
 def link_options(target: str, settings: dict[str, Any]) -> LinkOptions:
@@ -180,10 +192,19 @@ class _Opened:
             asyncio.get_running_loop().add_signal_handler(signum, stop.set)
         record = RecordFile(self._name)
         try:
-            async with Tunnel(self._options) as opened:
+            opened = Tunnel(self._options)
+            await _start(opened, stop)
+            try:
                 await self._serve(opened, record, stop)
-        finally:
+            finally:
+                await opened.stop()
+        except KubeconfigNotRestored:
+            record.release()  # `tunnel list` tries again
+            raise
+        except BaseException:
             record.remove()
+            raise
+        record.remove()
 
     async def _serve(self, opened: Tunnel, record: RecordFile, stop: asyncio.Event) -> None:
         url = self._url("socks5", opened.listener.port)
@@ -206,7 +227,7 @@ class _Opened:
             await self._stay(opened, record, login | undo, stop)
         finally:
             if change:
-                change.undo()
+                _undo(change)
 
     def _plan_change(self, proxy_url: str) -> ContextChange | None:
         from bowsprit.tunnel.contexts import ContextChange
@@ -253,7 +274,8 @@ class _Opened:
         while not (stopped.done() or failed.done()):
             status = _status_facts(opened)
             if status != shown:
-                record.write(self._facts | kept | status)
+                with contextlib.suppress(OSError):  # a full disk is no reason to end
+                    record.write(self._facts | kept | status)
                 if self._settings["output"] == "json":
                     click.echo(json.dumps(self._facts | status))
                 shown = status
@@ -269,6 +291,36 @@ class _Opened:
 
     def _on_terminal(self) -> bool:
         return sys.stderr.isatty() and self._settings["output"] != "json"
+
+
+class KubeconfigNotRestored(CommandError):
+    """The kubeconfig could not be written when the tunnel closed."""
+
+
+def _undo(change: ContextChange) -> None:
+    from bowsprit.client.errors import ConfigError
+
+    try:
+        change.undo()
+    except (ConfigError, OSError) as exc:
+        raise KubeconfigNotRestored(
+            f"the tunnel is closed, but context {change.context!r} is not restored: {exc}",
+            reason="KubeconfigNotRestored",
+            hint="bowsprit tunnel list tries again",
+        ) from exc
+
+
+async def _start(opened: Tunnel, stop: asyncio.Event) -> None:
+    """Start, unless stopped before."""
+    starting = asyncio.ensure_future(opened.start())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        raise CommandError("interrupted before the tunnel was open", reason="Interrupted", exit_code=130)
+    await starting
 
 
 def _status_facts(opened: Tunnel) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class RecordFile:
             self._path.unlink()
         with contextlib.suppress(FileNotFoundError):
             self._path.with_suffix(".lock").unlink()
+        self.release()
+
+    def release(self) -> None:
+        """Leave the record to whoever comes next, as a killed process would."""
         os.close(self._lock)
 
 
