@@ -25,6 +25,9 @@ _OPTIONS = [
     click.option("--secure-port", type=int, default=10259, show_default=True, help="HTTPS port; 0 serves none."),
     click.option("--tls-cert-file", type=_FILE, help="Serving certificate (self-signed if not given)."),
     click.option("--tls-private-key-file", type=_FILE, help="Its key."),
+    click.option("--cert-dir", type=_FILE, help="Where a self-signed certificate is kept."),
+    click.option("--tls-min-version", default="", metavar="VersionTLS12|VersionTLS13"),
+    click.option("--tls-cipher-suites", default="", metavar="NAME,…", help="For TLS 1.2."),
     click.option("--client-ca-file", type=_FILE, help="CA of client certificates."),
     click.option(
         "--authentication-kubeconfig", type=_FILE, help="Kubeconfig for TokenReviews (default: the client's)."
@@ -74,6 +77,20 @@ _OPTIONS = [
     click.option("--show-hidden-metrics-for-version", default="", hidden=True),
     click.option("--disabled-metrics", default="", hidden=True),
     click.option("--allow-metric-labels", default="", hidden=True),
+    *(
+        click.option(f"--{name}", default="", hidden=True)  # nothing here that they could set
+        for name in (
+            "allow-metric-labels-manifest",
+            "http2-max-streams-per-connection",
+            "log-text-info-buffer-size",
+            "log-text-split-stream",
+            "min-compatibility-version",
+            "permit-address-sharing",
+            "permit-port-sharing",
+        )
+    ),
+    click.option("--disable-http2-serving", is_flag=False, flag_value="true", default="", hidden=True),
+    click.option("--version", "show_version", is_flag=True, help="Print the version and exit."),
     click.option("--logging-format", default="text", hidden=True),
     click.option("--log-flush-frequency", default="5s", hidden=True),
     click.option("--vmodule", default="", hidden=True),
@@ -115,6 +132,11 @@ def run(**flags: Any) -> None:
 
 
 def run_scheduler(flags: dict[str, Any]) -> None:
+    if flags["show_version"]:
+        from importlib.metadata import version
+
+        click.echo(f"bowsprit {version('bowsprit')} (kube-scheduler 1.36)")
+        return
     code = asyncio.run(_serve(flags))
     if code:
         raise CommandError("leaderelection lost", reason="LeaderElectionLost", hint="another instance leads")
@@ -269,6 +291,9 @@ async def _serve(flags: dict[str, Any]) -> int:
         serving=ServingOptions(
             flags["tls_cert_file"],
             flags["tls_private_key_file"],
+            flags["cert_dir"],
+            flags["tls_min_version"],
+            _listed(flags["tls_cipher_suites"]),
             _listed(flags["authorization_always_allow_paths"]),
             _access_options(flags),
             {name.replace("_", "-"): _shown(value) for name, value in flags.items()},
@@ -301,7 +326,7 @@ async def _start(process: Any) -> None:
 
     try:
         await process.start()
-    except (LookupFailed, PKIError) as exc:
+    except (LookupFailed, PKIError, ValueError) as exc:
         raise CommandError(
             str(exc),
             reason="InvalidConfiguration",

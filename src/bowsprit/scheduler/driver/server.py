@@ -29,6 +29,25 @@ from bowsprit.scheduler.requests import pod_limits
 
 EMULATION_VERSION = "1.36"
 
+_VERSIONS = {"": ssl.TLSVersion.TLSv1_2, "VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
+_CIPHERS = {
+    "TLS_AES_128_GCM_SHA256": "",  # those of TLS 1.3 cannot be chosen
+    "TLS_AES_256_GCM_SHA384": "",
+    "TLS_CHACHA20_POLY1305_SHA256": "",
+    **{
+        f"TLS_ECDHE_{kind}_WITH_{name}": f"ECDHE-{kind}-{openssl}"
+        for kind in ("ECDSA", "RSA")
+        for name, openssl in (
+            ("AES_128_GCM_SHA256", "AES128-GCM-SHA256"),
+            ("AES_256_GCM_SHA384", "AES256-GCM-SHA384"),
+            ("CHACHA20_POLY1305", "CHACHA20-POLY1305"),
+            ("CHACHA20_POLY1305_SHA256", "CHACHA20-POLY1305"),
+            ("AES_128_CBC_SHA", "AES128-SHA"),
+            ("AES_256_CBC_SHA", "AES256-SHA"),
+        )
+    },
+}
+
 Checks = Callable[[], Mapping[str, Callable[[], str | None]]]
 
 
@@ -38,6 +57,9 @@ class ServingOptions:
 
     cert_file: Path | None = None
     key_file: Path | None = None
+    cert_dir: Path | None = None  # where a self-signed certificate is kept
+    min_version: str = ""  # VersionTLS12 (default) or VersionTLS13
+    cipher_suites: tuple[str, ...] = ()  # of TLS 1.2, by their IANA names
     always_allow_paths: tuple[str, ...] = ("/healthz", "/readyz", "/livez")
     access: AccessOptions = field(default_factory=AccessOptions)
     flags: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +68,14 @@ class ServingOptions:
 def serving_context(options: ServingOptions, host: str) -> ssl.SSLContext:
     """TLS 1.2 and up; client certificates are asked for, and judged by authentication."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.min_version not in _VERSIONS:
+        raise ValueError(f"unknown tls version {options.min_version!r}; one of {', '.join(filter(None, _VERSIONS))}")
+    context.minimum_version = _VERSIONS[options.min_version]
+    if options.cipher_suites:
+        unknown = [name for name in options.cipher_suites if name not in _CIPHERS]
+        if unknown:
+            raise ValueError(f"Cipher suite {unknown[0]} not supported or doesn't exist")
+        context.set_ciphers(":".join(filter(None, (_CIPHERS[name] for name in options.cipher_suites))))
     if options.cert_file and options.key_file:
         context.load_cert_chain(options.cert_file, options.key_file)
     else:
@@ -55,10 +84,13 @@ def serving_context(options: ServingOptions, host: str) -> ssl.SSLContext:
             addresses.append(str(ipaddress.ip_address(host)))
         except ValueError:
             pass
-        pair = Authority.create("kube-scheduler-ca").issue_server("localhost", ["localhost"], set(addresses))
         with tempfile.TemporaryDirectory() as folder:
-            cert, key = Path(folder) / "tls.crt", Path(folder) / "tls.key"
-            pair.save(cert, key)
+            where = options.cert_dir or Path(folder)
+            where.mkdir(parents=True, exist_ok=True)
+            cert, key = where / "kube-scheduler.crt", where / "kube-scheduler.key"
+            if not (cert.exists() and key.exists()):
+                authority = Authority.create("kube-scheduler-ca")
+                authority.issue_server("localhost", ["localhost"], set(addresses)).save(cert, key)
             context.load_cert_chain(cert, key)
     ask_for_client_certificates(context)
     return context
