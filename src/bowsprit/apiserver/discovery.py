@@ -48,7 +48,7 @@ class DiscoveryIndex:
         self._registry = registry
         self.server_address = server_address
         self._foreign: dict[GroupVersion, _Foreign] = {}
-        self._announced: frozenset[GroupVersion] = frozenset()
+        self._announced: frozenset[GroupVersion] | None = None
         self._priorities = _Priorities()
         self._cache: dict[str, tuple[bytes, str]] = {}
         registry.on_change(self.invalidate)
@@ -87,7 +87,7 @@ class DiscoveryIndex:
             self.invalidate()
 
     def announce(self, gvs: Iterable[GroupVersion]) -> None:
-        """Group-versions that legacy discovery lists whether or not anybody serves them."""
+        """The group-versions that legacy discovery lists, whether or not anybody serves them; by default what is served."""
         announced = frozenset(gv for gv in gvs if gv.group)
         if announced != self._announced:
             self._announced = announced
@@ -95,11 +95,17 @@ class DiscoveryIndex:
 
     # -- order -----------------------------------------------------------------------------------------------------------
 
-    def groups(self, *, announced: bool = False) -> list[tuple[str, list[GroupVersion]]]:
+    def groups(self) -> list[tuple[str, list[GroupVersion]]]:
         """All groups but the core one with their versions, both in order of preference."""
+        return self._sorted([*self._registry.group_versions(), *self._foreign])
+
+    def announced_groups(self) -> list[tuple[str, list[GroupVersion]]]:
+        """The groups of legacy discovery, in the same order."""
+        return self._sorted(sorted(self._announced, key=str)) if self._announced is not None else self.groups()
+
+    def _sorted(self, gvs: Iterable[GroupVersion]) -> list[tuple[str, list[GroupVersion]]]:
         found: dict[str, list[GroupVersion]] = {}
-        further = sorted(self._announced, key=str) if announced else ()
-        for gv in (*self._registry.group_versions(), *self._foreign, *further):
+        for gv in gvs:
             versions = found.setdefault(gv.group, [])
             if gv.group and gv not in versions:
                 versions.append(gv)
@@ -161,14 +167,14 @@ class DiscoveryIndex:
             obj = discovery.api_versions(versions, self.server_address)
         else:
             obj = discovery.api_group_list(
-                [(group, [gv.version for gv in versions]) for group, versions in self.groups(announced=True)]
+                [(group, [gv.version for gv in versions]) for group, versions in self.announced_groups()]
             )
         return _respond(ctx, request, obj)
 
     async def serve_group(self, ctx: RequestContext, request: web.BaseRequest) -> Answer:
         """/apis/<group>."""
         wanted = ctx.info.path.split("/")[2]
-        for group, versions in self.groups(announced=True):
+        for group, versions in (*self.announced_groups(), *self.groups()):
             if group == wanted:
                 return _respond(ctx, request, discovery.api_group(group, [gv.version for gv in versions]))
         return not_found_answer()

@@ -1,8 +1,8 @@
 """APIService objects for the groups that this server serves itself (upstream kube-aggregator autoregister).
 
-Built-in group-versions are registered once, at start (``automanaged: onstart``); those of CustomResourceDefinitions follow
-them continuously (``automanaged: "true"``). Managed objects are recreated when deleted and reset when edited; an APIService
-without the label belongs to somebody else and is left alone.
+Built-in group-versions are registered once, at start (``automanaged: onstart``): what is done to these objects afterwards holds
+until the next start. Those of CustomResourceDefinitions follow them continuously (``automanaged: "true"``): they are recreated
+when deleted and reset when edited. An APIService without the label belongs to somebody else and is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bowsprit.machinery.objects import Obj, deep_copy
 AUTOMANAGED = "kube-aggregator.kubernetes.io/automanaged"
 API_SERVICES = GroupResource("apiregistration.k8s.io", "apiservices")
 _CUSTOM_PRIORITY = (1000, 100)
+_ON_START = "onstart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def built_in() -> list[Wanted]:
     for obj in load_data("bootstrap")["APIService"]:
         spec = obj["spec"]
         group_version = GroupVersion(spec.get("group", ""), spec["version"])
-        found.append(Wanted(group_version, spec["groupPriorityMinimum"], spec["versionPriority"], "onstart"))
+        found.append(Wanted(group_version, spec["groupPriorityMinimum"], spec["versionPriority"], _ON_START))
     return found
 
 
@@ -64,17 +65,22 @@ class Autoregistration:
     def __init__(self, client: LocalClient, listers: Listers) -> None:
         self._client = client
         self._listers = listers
+        self._registered: set[str] = set()  # of those that are registered at start, whoever has been
 
     async def sync(self, wanted: Iterable[Wanted]) -> None:
         """One pass: create, reset, delete."""
         lister = self._listers(API_SERVICES)
         by_name = {item.name: item for item in wanted}
         for name, item in by_name.items():
+            if name in self._registered:
+                continue
             found = lister.get("", name)
             if found is None:
                 await self._create(item)
             elif AUTOMANAGED in (found["metadata"].get("labels") or {}):
                 await self._reset(found, item)
+            if item.automanaged == _ON_START:
+                self._registered.add(name)
         for found in list(lister.list()):
             label = (found["metadata"].get("labels") or {}).get(AUTOMANAGED)
             if label and found["metadata"]["name"] not in by_name:

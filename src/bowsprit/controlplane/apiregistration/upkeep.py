@@ -88,5 +88,6 @@ class APIServiceUpkeep:
             discovery.set_version_priority(group_version, version)
         for name, priority in groups.items():
             discovery.set_group_priority(name, priority)
-        discovery.announce(group_version for group_version, _, _ in known.values())
+        own = [gv for gv in self._server.registry.group_versions() if gv.group == API_SERVICES.group]
+        discovery.announce([*own, *(group_version for group_version, _, _ in known.values())])
         self._known = known
