@@ -7,17 +7,17 @@ import json
 import ssl
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from serving_apps import greetings
+from standalone_core import as_admin, serving
 
 from bowsprit.client.config import RestConfig
 from bowsprit.client.kubeconfig import Kubeconfig
 from bowsprit.client.rest import RestClient
-from bowsprit.extension import App, ExtensionError, coreadmission, reviews, trust
+from bowsprit.extension import ExtensionError, coreadmission, reviews, trust
 from bowsprit.extension.certificates import Certificates
 from bowsprit.extension.options import ExtensionOptions
 from bowsprit.extension.server import ExtensionServer
@@ -85,18 +85,6 @@ def account(core: RunningCluster) -> Account:
     return Account(core)
 
 
-@asynccontextmanager
-async def serving(app: App, **options: Any) -> AsyncIterator[tuple[ExtensionServer, RestConfig]]:
-    """A server on loopback, and how it is reached."""
-    given = ExtensionOptions(bind_address="127.0.0.1", secure_port=0, shutdown_timeout=0.5, **options)
-    server = ExtensionServer(app, given)
-    _, port = await server.start()
-    try:
-        yield server, RestConfig(server=f"https://127.0.0.1:{port}", ca_data=server.ca_bundle, qps=0)
-    finally:
-        await server.stop()
-
-
 async def ready(config: RestConfig, path: str = "/readyz") -> tuple[int, str]:
     async with RestClient(config) as client:
         answer = await client.raw("GET", path, params={"verbose": ""})
@@ -108,19 +96,6 @@ async def until_ready(config: RestConfig, line: str = "readyz check passed") -> 
         while line not in (told := (await ready(config))[1]):
             await asyncio.sleep(0.05)
     return told
-
-
-def as_admin(core: RunningCluster, config: RestConfig) -> RestConfig:
-    """Reach the server itself as the administrator: with the certificate that the core's authority signed, or the token."""
-    admin = Kubeconfig.load(core.kubeconfig).rest_config()
-    return RestConfig(
-        server=config.server,
-        ca_data=config.ca_data,
-        client_certificate_data=admin.client_certificate_data,
-        client_key_data=admin.client_key_data,
-        token=admin.token,
-        qps=0,
-    )
 
 
 def greeting(group: str, name: str = "a", namespace: str = "default") -> tuple[GroupVersionResource, Obj]:

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from bowsprit.apiserver.collection import Collection, Stored
@@ -408,6 +408,3 @@ def revision_of(obj: Obj) -> int:
 def _digest(value: Value) -> int:
     """A revision that changes with the content: 53 bits, so that every client can hold it as a number."""
     return int.from_bytes(hashlib.blake2b(value.at(0), digest_size=8).digest(), "big") >> 11 or 1
-
-
-Events = AsyncIterator[tuple[str, Any]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ from bowsprit.client.errors import ClientError
 from bowsprit.client.informer import Informer
 from bowsprit.client.rest import RestClient
 from bowsprit.extension.corelisters import CoreListers
+from bowsprit.extension.servicelookup import ServiceLookup
 from bowsprit.machinery.errors import ForbiddenError, NotFoundError, StatusError, forbidden
 from bowsprit.machinery.names import GroupResource, GroupVersionResource
 
@@ -86,7 +88,7 @@ class CoreAdmission:
         self._own = own
         self._new_uid = new_uid
         self._changed = changed
-        self._hooks = HookClient(_service_name)
+        self._hooks = HookClient(ServiceLookup(client, in_cluster="KUBERNETES_SERVICE_HOST" in os.environ).find)
         self.states = {name: PluginState(name) for name in REQUIRED}
         self._chain = AdmissionChain([*own[0], *own[1]])
         self._task: asyncio.Task[None] | None = None
@@ -263,8 +265,3 @@ class CoreAdmission:
 
 
 _SELF_REVIEWS = GroupVersionResource("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
-
-
-async def _service_name(namespace: str, name: str, port: int) -> tuple[str, int]:
-    """Services by their DNS name, as upstream's default resolver (k8s.io/apiserver pkg/util/webhook)."""
-    return f"{name}.{namespace}.svc", port
