@@ -32,6 +32,7 @@ from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import deep_copy, labels, nested
 from bowsprit.machinery.selectors import LabelSelector
 from bowsprit.machinery.time import format_time
+from bowsprit.pki.authority import Authority
 
 Obj = dict[str, Any]
 
@@ -45,6 +46,7 @@ KINDS = {
     "discovery.k8s.io": "endpointslices EndpointSlice",
     "storage.k8s.io": "-storageclasses StorageClass",
     "coordination.k8s.io": "leases Lease",
+    "certificates.k8s.io": "-certificatesigningrequests CertificateSigningRequest",
     "policy": "poddisruptionbudgets PodDisruptionBudget",
     "rbac.authorization.k8s.io": "-clusterroles ClusterRole",
     "apiextensions.k8s.io": "-customresourcedefinitions CustomResourceDefinition",
@@ -484,7 +486,15 @@ async def cluster(
         def client(token: str) -> RestClient:
             return stage if shared else RestClient(replace(stage.config, token=token))
 
-        options = ControllerManagerOptions(root_ca=b"the CA", use_service_account_credentials=not shared)
+        signer = Authority.create("signer").pair
+        (tmp_path / "signer.crt").write_bytes(signer.cert_pem)
+        (tmp_path / "signer.key").write_bytes(signer.key_pem)
+        options = ControllerManagerOptions(
+            root_ca=b"the CA",
+            use_service_account_credentials=not shared,
+            cluster_signing_cert_file=tmp_path / "signer.crt",
+            cluster_signing_key_file=tmp_path / "signer.key",
+        )
         manager = stage.manager = ControllerManager(client("manager-token"), options)
         kubelet = Kubelet(lambda name: client(f"{name}-token"), KubeletOptions(nodes=("node-0", "node-1")))
         await kubelet.start()

@@ -59,8 +59,8 @@ def switch(name: str, default: bool, text: str) -> Callable[[Command], Command]:
 )
 @switch("--use-service-account-credentials", False, "Each controller acts as its own ServiceAccount in kube-system.")
 @click.option("--service-account-private-key-file", type=click.Path(path_type=Path), hidden=True)
-@click.option("--cluster-signing-cert-file", type=click.Path(path_type=Path), hidden=True)
-@click.option("--cluster-signing-key-file", type=click.Path(path_type=Path), hidden=True)
+@click.option("--cluster-signing-cert-file", type=click.Path(path_type=Path), help="CA that signs certificates.")
+@click.option("--cluster-signing-key-file", type=click.Path(path_type=Path), help="Its key.")
 @switch("--leader-elect", True, "Elect a leader before acting.")
 @click.option("--leader-elect-lease-duration", type=Duration(), default="15s", show_default=True)
 @click.option("--leader-elect-renew-deadline", type=Duration(), default="10s", show_default=True)
@@ -96,6 +96,8 @@ async def _serve(flags: dict[str, Any]) -> None:
     options = ControllerManagerOptions(
         controllers=tuple(part.strip() for part in flags["controllers"].split(",") if part.strip()),
         root_ca=_read(flags["root_ca_file"], "--root-ca-file"),
+        cluster_signing_cert_file=flags["cluster_signing_cert_file"],
+        cluster_signing_key_file=flags["cluster_signing_key_file"],
         use_service_account_credentials=flags["use_service_account_credentials"],
         leader_elect=flags["leader_elect"],
         leader_elect_lease_duration=flags["leader_elect_lease_duration"],

@@ -149,7 +149,10 @@ class Plan:
         options = with_flags(
             "controllerManager",
             ControllerManagerOptions(
-                root_ca=self.credentials.ca_file.read_bytes(), use_service_account_credentials=True
+                root_ca=self.credentials.ca_file.read_bytes(),
+                use_service_account_credentials=True,
+                cluster_signing_cert_file=self.credentials.pair("ca")[0],
+                cluster_signing_key_file=self.credentials.pair("ca")[1],
             ),
             self.config.components.controller_manager.flags,
             _CONTROLLER_MANAGER_FLAGS,

@@ -20,6 +20,7 @@ from bowsprit.client.rest import RestClient
 from bowsprit.client.workqueue import ShutDown, WorkQueue
 from bowsprit.machinery.errors import ConflictError, StatusError
 from bowsprit.machinery.objects import Obj
+from bowsprit.pki.authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class ControllerContext:
     mapper: RestMapper
     recorder: Callable[[str], EventRecorder]
     root_ca: bytes = b""
+    signing_authority: Callable[[], Authority] | None = None  # read anew for each certificate: files change
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     random: random.Random = field(default_factory=random.Random)
 

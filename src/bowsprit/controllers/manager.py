@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bowsprit.client.discovery import DiscoveryClient, RestMapper
 from bowsprit.client.events import EventRecorder
@@ -14,6 +15,7 @@ from bowsprit.client.informer import InformerFactory
 from bowsprit.client.leaderelection import LeaderElectionConfig, LeaderElector, LeadershipLost
 from bowsprit.client.rest import RestClient
 from bowsprit.controllers.accounts import ServiceAccountClients
+from bowsprit.controllers.certificates import CertificateApprover, CertificateCleaner, CertificateSigner
 from bowsprit.controllers.clusterrole_aggregation import ClusterRoleAggregationController
 from bowsprit.controllers.controller import Controller, ControllerContext
 from bowsprit.controllers.cronjob import CronJobController
@@ -39,6 +41,7 @@ from bowsprit.controllers.serviceaccount import ServiceAccountController
 from bowsprit.controllers.statefulset import StatefulSetController
 from bowsprit.controllers.storage_protection import ClaimProtectionController, VolumeProtectionController
 from bowsprit.controllers.ttl_after_finished import TTLAfterFinishedController
+from bowsprit.pki.authority import Authority
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,9 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     PersistentVolumeController,
     ClaimProtectionController,
     VolumeProtectionController,
+    CertificateApprover,
+    CertificateSigner,
+    CertificateCleaner,
     GarbageCollector,  # last: it shares the informers of the others
 )
 
@@ -76,6 +82,8 @@ class ControllerManagerOptions:
 
     controllers: Sequence[str] = ("*",)
     root_ca: bytes = b""
+    cluster_signing_cert_file: Path | None = None
+    cluster_signing_key_file: Path | None = None
     use_service_account_credentials: bool = False
     leader_elect: bool = False
     leader_elect_lease_duration: float = 15.0
@@ -88,6 +96,11 @@ class ControllerManagerOptions:
     secure_port: int = 0
     tls: ssl.SSLContext | None = None
     sync_timeout: float = 60.0
+
+
+def _signing_authority(options: ControllerManagerOptions) -> Callable[[], Authority] | None:
+    cert, key = options.cluster_signing_cert_file, options.cluster_signing_key_file
+    return (lambda: Authority.load(cert, key)) if cert is not None and key is not None else None
 
 
 def enabled(name: str, patterns: Sequence[str]) -> bool:
@@ -206,6 +219,7 @@ class ControllerManager:
             RestMapper(discovery),
             self.recorder,
             root_ca=self._options.root_ca,
+            signing_authority=_signing_authority(self._options),
         )
         kinds = [kind for kind in CONTROLLERS if enabled(kind.name, self._options.controllers)]
         accounts = ServiceAccountClients(self._client)

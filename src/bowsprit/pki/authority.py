@@ -81,6 +81,25 @@ class Authority:
         """The CA's certificate."""
         return self.pair.cert_pem
 
+    @property
+    def subject(self) -> x509.Name:
+        """Its name, the issuer of what it signs."""
+        return self._cert.subject
+
+    @property
+    def not_after(self) -> datetime.datetime:
+        """Until when it may sign."""
+        return self._cert.not_valid_after_utc
+
+    @property
+    def key_identifier(self) -> x509.AuthorityKeyIdentifier:
+        """What certificates say of the key that signed them."""
+        return _authority_key_identifier(self._cert)
+
+    def sign(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        """Sign what was built."""
+        return builder.sign(self._key, _hash_for(self._key))
+
     def issue_server(
         self,
         common_name: str,
