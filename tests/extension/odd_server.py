@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,5 +90,9 @@ async def _watch(request: web.Request, how: str) -> web.StreamResponse:
         return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422}, status=422)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
+    if how == "error":
+        status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no progress", "code": 500}
+        await response.write(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+        return response
     await asyncio.sleep(60)  # until the client has had enough
     return response

@@ -436,6 +436,9 @@ async def test_a_watch_that_ignores_send_initial_events_is_found(
         failed(await stage.check("watchlist"), "gets no bookmark", "refuse the parameter")
         answers["watch"] = "refused"
         assert (await stage.check("watchlist")).level == "ok"
+        answers["watch"] = "error"
+        finding = await stage.check("watchlist")
+        assert (finding.level, "refused with an event: no progress" in finding.message) == ("warn", True)
 
 
 # -- 14 dry-run ----------------------------------------------------------------------------------------------------------

@@ -32,13 +32,18 @@ async def check_watchlist(subject: Subject) -> Finding:
                 f"a watch of {item['name']} with sendInitialEvents gets no bookmark that ends the initial events",
                 "clients since v1.35 then wait, and list after a while: refuse the parameter (422), or honour it",
             )
+        if answer.startswith("refused:"):
+            return warn(
+                f"a watch of {item['name']} with sendInitialEvents is{answer.removeprefix('refused:')}",
+                "clients then list as before; Go servers need an etcd with RequestWatchProgress for it (3.4.31, 3.5.13 or later)",
+            )
         if answer.startswith("error"):
             return fail(f"a watch of {item['name']}: {answer}", "look at the server's log")
     return ok(f"streaming lists of {', '.join(item['name'] for item in watched)} are answered")
 
 
 async def _initial_events(subject: Subject, resource: str) -> str:
-    """What comes of it: "answered", "refused", "ignored", or "error …"."""
+    """What comes of it: "answered", "refused", "refused: …" by an event, "ignored", or "error …"."""
     params = {
         "watch": "true",
         "sendInitialEvents": "true",
@@ -61,20 +66,25 @@ async def _initial_events(subject: Subject, resource: str) -> str:
                 return f"error {answer.status}"
             async for chunk in answer.content.iter_any():
                 *lines, buffer = (buffer + chunk).split(b"\n")
-                if any(_ends_initial_events(line) for line in lines):
+                events = [event for line in lines if (event := _event(line))]
+                if any(_ends_initial_events(event) for event in events):
                     return "answered"
+                for event in events:
+                    if event.get("type") == "ERROR":
+                        return f"refused: refused with an event: {nested(event, 'object', 'message')}"
     except TimeoutError:
         pass
     return "ignored"
 
 
-def _ends_initial_events(line: bytes) -> bool:
-    if not line.strip():
-        return False
+def _event(line: bytes) -> Obj:
     try:
-        event = decode_json(line)
+        return decode_json(line) if line.strip() else {}
     except DecodeError:
-        return False
+        return {}
+
+
+def _ends_initial_events(event: Obj) -> bool:
     noted = nested(event, "object", "metadata", "annotations", default={})
     return bool(event.get("type") == "BOOKMARK" and noted.get(_ENDED) == "true")
 
