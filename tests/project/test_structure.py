@@ -51,6 +51,31 @@ def test_nothing_imports_the_package_root() -> None:
     assert offenders == []
 
 
+def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
+    """What a module imports when it is loaded: not for types alone, not inside functions."""
+    found: set[str] = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        for node in ast.iter_child_nodes(pending.pop()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                continue
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {name if name in modules else node.module for name in names}
+            pending.append(node)
+    return found & modules.keys()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {".".join(path.relative_to(SOURCE.parent).with_suffix("").parts): path for path in MODULES}
+    left = {name: _imports(path, modules) for name, path in modules.items()}
+    while leaves := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in leaves}
+    assert left == {}
+
+
 def test_layer_contract_holds() -> None:
     result = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports")],
