@@ -221,6 +221,7 @@ def run() -> Iterable[Row]:
         yield Row(f"{make.__name__} {NODES} nodes", ours, floor, "pods/s", ours / floor, ">= 1", note)
     yield preemption()
     yield churn()
+    yield gated()
     yield from growth()
     yield memory()
     yield from asyncio.run(end_to_end())
@@ -271,6 +272,24 @@ def churn(pods: int = 2000) -> Row:
     return Row(f"churn {NODES} nodes", ours, floor, "pods/s", ours / floor, ">= 1", "bar 710/s")
 
 
+def gated(waiting: int = 10_000, pods: int = 5000) -> Row:
+    """10,000 gated pods wait while others are scheduled and bound pods are deleted, each deletion an event for the queue."""
+    core = build(NODES)
+    for i in range(waiting):
+        made = pod(2 * 10**6 + i)
+        core.set_pod({**made, "spec": {**made["spec"], "schedulingGates": [{"name": "g"}]}})
+    schedule(core, basic, 1000, 10**6)
+    started = time.perf_counter()
+    for batch in range(pods // 100):
+        schedule(core, basic, 100, batch * 100)
+        for i in range(100):
+            core.delete_pod({**pod(batch * 100 + i), "spec": {**pod(0)["spec"], "nodeName": "n0"}})
+    ours = pods / (time.perf_counter() - started)
+    assert core.queue.sizes()["gated"] == waiting
+    floor = plain_loop(core, basic)
+    return Row(f"gated {waiting} pods, {NODES} nodes", ours, floor, "pods/s", ours / floor, ">= 1", "bar 910/s")
+
+
 def growth() -> Iterable[Row]:
     """Cost per pod as the cluster grows; the floor is the cost at 100 nodes."""
     base = 0.0
@@ -315,7 +334,7 @@ asyncio.run(main())
 """
 
 
-async def end_to_end(nodes: int = 1000, pods: int = 3000) -> list[Row]:
+async def end_to_end(nodes: int = 5000, pods: int = 5000) -> list[Row]:
     """Basic pods through an API server in a process of its own; the floor is how fast it takes the pods themselves."""
     from dataclasses import replace
     from pathlib import Path

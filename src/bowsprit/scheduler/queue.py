@@ -88,6 +88,7 @@ class SchedulingQueue:
         self._observer = observer
         self._pods: dict[str, QueuedPod] = {}  # by uid: everything that waits
         self._unschedulable: dict[str, QueuedPod] = {}
+        self._attentive: dict[str, QueuedPod] = {}  # those of them that other objects' events may help: not the gated
         self._active: list[tuple[Any, int, QueuedPod]] = []
         self._backoff: list[tuple[float, Any, int, QueuedPod]] = []
         self._tickets = itertools.count(1)
@@ -132,7 +133,7 @@ class SchedulingQueue:
 
     def has_waiting(self) -> bool:
         """Whether events can matter to anyone: someone is unschedulable or being scheduled."""
-        return bool(self._unschedulable or self._in_flight)
+        return bool(self._attentive or self._in_flight)
 
     @property
     def empty(self) -> bool:
@@ -150,19 +151,29 @@ class SchedulingQueue:
         queued.where = ""
         queued.ticket = 0
         self._unschedulable.pop(queued.pod.uid, None)
+        self._attentive.pop(queued.pod.uid, None)
 
     def _park(self, queued: QueuedPod, event: Event) -> str:
         self._leave(queued)
         queued.where = UNSCHEDULABLE
         self._pods[queued.pod.uid] = self._unschedulable[queued.pod.uid] = queued
+        self._sort_out(queued)
         self._report("queued", queued.pod, event, UNSCHEDULABLE)
         return UNSCHEDULABLE
+
+    def _sort_out(self, queued: QueuedPod) -> None:
+        if queued.gated_by in ("", "DefaultPreemption"):
+            self._attentive[queued.pod.uid] = queued
+        else:
+            self._attentive.pop(queued.pod.uid, None)
 
     def _gated(self, queued: QueuedPod) -> bool:
         status = self._pre_enqueue(queued.pod)
         queued.gated_by = "" if status is None else status.plugin or "SchedulingGates"
         if status is not None:
             (queued.pending if status.code.name == "PENDING" else queued.rejectors).add(queued.gated_by)
+        if queued.where == UNSCHEDULABLE:
+            self._sort_out(queued)
         return status is not None
 
     def _activate(self, queued: QueuedPod, event: Event) -> str:
@@ -368,9 +379,8 @@ class SchedulingQueue:
         if not of_interest(event):
             return
         self._log(event, old, new)
-        for queued in list(self._unschedulable.values()):
-            if queued.gated_by and queued.gated_by not in ("DefaultPreemption",) and event.resource != UNSCHEDULED_POD:
-                continue
+        own = event.resource == UNSCHEDULED_POD
+        for queued in list((self._unschedulable if own else self._attentive).values()):
             strategy = self._worth(queued, event, old, new)
             if strategy == _SKIP:
                 self._report("notQueued", queued.pod, event)
