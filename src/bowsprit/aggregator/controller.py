@@ -100,6 +100,7 @@ class Aggregator:
     def _api_service_changed(self, event: str, obj: Obj, _: Obj | None) -> None:
         if event == "DELETED":
             self._forget(obj["metadata"]["name"])
+            self.metrics.forget(obj["metadata"]["name"])
         else:
             self._follow(obj)
 
@@ -111,6 +112,7 @@ class Aggregator:
         name, spec = item["metadata"]["name"], item["spec"]
         if not spec.get("service"):
             self._forget(name)
+            self.metrics.set_available(name, True)  # local ones always are
             return
         backend = self._backends.get(name)
         if backend is None or backend.spec != spec:
