@@ -258,6 +258,7 @@ def test_run_serves_until_it_is_told_to_end_and_logs_json(core: RunningCluster, 
         (["fine:app", "--kubeconfig", "absent"], "NoCluster"),
         (["fine:app", "--tls-cert-file", "x"], "InvalidOption"),
         (["fine:app", "--store", "paper"], "StoreFailed"),
+        (["fine:app", "--store", "paper", "--dev"], "NotStarted"),
     ],
 )
 def test_run_fails_with_a_reason(core: RunningCluster, tmp_path: Path, arguments: list[str], reason: str) -> None:

@@ -139,7 +139,7 @@ class Development:
         self._started = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set. Raises ExtensionError when the first registration is refused."""
+        """Until `stop` is set. Raises ExtensionError when the first start or registration fails."""
         stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         with tempfile.TemporaryDirectory(prefix="bowsprit-dev-") as folder:
             async with RestClient(self._config) as client:
@@ -164,6 +164,10 @@ class Development:
                 # A child that has closed its pipe without a word is about to end.
                 await asyncio.wait({ended, changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done() and not stopping.done():
+                if not self._started:
+                    raise ExtensionError(
+                        "the server has not started", reason="NotStarted", hint="its own words are above"
+                    )
                 await self._withdraw()
                 self._say(
                     f"the server has ended (exit code {child.returncode}); waiting for a change of {self._source.name}"
