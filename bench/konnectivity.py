@@ -26,6 +26,7 @@ MB = 1_000_000
 SIZE = 512 * MB
 ECHOES = 3000
 DIALS = 1500
+TURN = 100
 IDLE = 5000
 
 
@@ -44,13 +45,19 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _relay(directory: Path, role: str, target: int) -> None:
-    """``in``: TCP to TLS; ``out``: TLS to TCP."""
-    if role == "in":
-        outgoing: ssl.SSLContext | None = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    """``in``: TCP to TLS; ``out``: TLS to TCP; ``plain``: no TLS."""
+    incoming: ssl.SSLContext | None
+    if role == "plain":
+        incoming = outgoing = None
+    elif role == "in":
+        outgoing = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+        outgoing.load_cert_chain(directory / "ag.crt", directory / "ag.key")
         incoming = None
     else:
         incoming, outgoing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), None
         incoming.load_cert_chain(directory / "srv.crt", directory / "srv.key")
+        incoming.load_verify_locations(directory / "ca.crt")
+        incoming.verify_mode = ssl.CERT_REQUIRED
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target, ssl=outgoing)
@@ -110,18 +117,21 @@ async def _endpoint() -> None:
     await server.serve_forever()
 
 
-async def _server(directory: Path, mode: str) -> None:
+async def _server(directory: Path, mode: str, transport: str) -> None:
     from bowsprit.konnectivity.server import ProxyServer
     from bowsprit.konnectivity.serveroptions import ServerOptions
 
+    tls = {"server_cert": "srv.crt", "server_key": "srv.key", "server_ca_cert": "ca.crt"} if transport == "tcp" else {}
     options = ServerOptions(
-        mode=mode, uds_name=str(directory / f"{mode}.sock"), server_port=0, agent_port=0, admin_port=0, health_port=0,
+        mode=mode, uds_name=str(directory / f"{mode}.sock") if transport == "uds" else "",
+        server_port=0, agent_port=0, admin_port=0, health_port=0,
         cluster_cert=str(directory / "srv.crt"), cluster_key=str(directory / "srv.key"),
         cluster_ca_cert=str(directory / "ca.crt"), agent_bind_address="127.0.0.1",
+        **{name: str(directory / file) for name, file in tls.items()},
     )  # fmt: skip
     server = ProxyServer(options, validate=False)
     await server.start()
-    print(json.dumps({"port": server.agent_port, "health": server.health_port}), flush=True)
+    print(json.dumps({"port": server.agent_port, "frontend": server.server_port}), flush=True)
     await asyncio.Event().wait()
 
 
@@ -150,7 +160,7 @@ def _child(arguments: list[str]) -> None:
     mains: dict[str, Callable[[], object]] = {
         "endpoint": _endpoint,
         "relay": lambda: _relay(Path(rest[0]), rest[1], int(rest[2])),
-        "server": lambda: _server(Path(rest[0]), rest[1]),
+        "server": lambda: _server(Path(rest[0]), rest[1], rest[2]),
         "agent": lambda: _agent(Path(rest[0]), int(rest[1])),
     }
     uvloop.run(mains[role]())  # type: ignore[arg-type]
@@ -163,7 +173,8 @@ class Process:
         command = [sys.executable, "-m", "bench.konnectivity", *map(str, arguments)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self.port = int(json.loads(self._process.stdout.readline())["port"])
+        said: dict[str, int] = json.loads(self._process.stdout.readline())
+        self.port, self.frontend = said["port"], said.get("frontend", 0)
 
     def cpu(self) -> float:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -209,6 +220,47 @@ def _http_connect(path: str, target: int) -> Connect:
     return connect
 
 
+def _tls_connect(directory: Path, port: int, target: int) -> Connect:
+    """As an API server over TCP: a handshake for each connection."""
+    context = ssl.create_default_context(cafile=str(directory / "ca.crt"))
+    context.load_cert_chain(directory / "ag.crt", directory / "ag.key")
+    request = f"CONNECT 127.0.0.1:{target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+    def connect() -> socket.socket:
+        sock = context.wrap_socket(_tcp(port)(), server_hostname="127.0.0.1")
+        sock.sendall(request)
+        answer = sock.recv(4096)
+        if not answer.startswith(b"HTTP/1.1 200"):
+            raise ConnectionError(answer)
+        return sock
+
+    return connect
+
+
+class Grpc:
+    """Dials as the embedded API server does in gRPC mode; its event loop is a thread of this process."""
+
+    def __init__(self, path: str, target: int) -> None:
+        import uvloop
+
+        from bowsprit.net.egress.tunnel import GrpcDialer
+
+        self._dialer, self._target = GrpcDialer(path), target
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def connect(self) -> socket.socket:
+        opening = self._dialer.open("127.0.0.1", self._target)
+        sock = asyncio.run_coroutine_threadsafe(opening, self._loop).result(30)
+        sock.setblocking(True)
+        return sock
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
 def _download(connect: Connect, size: int) -> None:
     with connect() as sock:
         sock.sendall(b"D" + struct.pack(">Q", size))
@@ -238,28 +290,38 @@ def _throughput(action: Callable[[Connect, int], None], connect: Connect, parall
     return each * parallel / (time.perf_counter() - start) / MB
 
 
-def _echo(connect: Connect) -> float:
-    with connect() as sock:
+def _echo(*ways: Connect) -> list[float]:
+    """The median round trips; the ways take turns, so that what else the machine does hits all alike."""
+    times: list[list[float]] = [[] for _ in ways]
+    sockets = [connect() for connect in ways]
+    for sock in sockets:
         sock.sendall(b"E" + bytes(8))
-        times = []
-        for _ in range(ECHOES):
+    for _ in range(ECHOES // TURN):
+        for sock, mine in zip(sockets, times, strict=True):
+            for _ in range(TURN):
+                start = time.perf_counter()
+                sock.sendall(bytes(64))
+                left = 64
+                while left:
+                    left -= len(sock.recv(64))
+                mine.append(time.perf_counter() - start)
+    for sock in sockets:
+        sock.close()
+    return [sorted(mine)[len(mine) // 2] * 1e6 for mine in times]
+
+
+def _dials(*ways: Connect) -> list[float]:
+    """Connect, one echoed byte (a relay has not reached the endpoint before), close; one after the other, in turns."""
+    seconds = [0.0] * len(ways)
+    for _ in range(DIALS // TURN):
+        for number, connect in enumerate(ways):
             start = time.perf_counter()
-            sock.sendall(bytes(64))
-            left = 64
-            while left:
-                left -= len(sock.recv(64))
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2] * 1e6
-
-
-def _dials(connect: Connect) -> float:
-    """Connect, one echoed byte (a relay has not reached the endpoint before), close; one after the other."""
-    start = time.perf_counter()
-    for _ in range(DIALS):
-        with connect() as sock:
-            sock.sendall(b"E" + bytes(8) + b"x")
-            sock.recv(1)
-    return DIALS / (time.perf_counter() - start)
+            for _ in range(TURN):
+                with connect() as sock:
+                    sock.sendall(b"E" + bytes(8) + b"x")
+                    sock.recv(1)
+            seconds[number] += time.perf_counter() - start
+    return [DIALS // TURN * TURN / each for each in seconds]
 
 
 def _certificates(directory: Path) -> None:
@@ -288,13 +350,40 @@ def run() -> Iterator[Row]:
             endpoint = start("endpoint")
             far = start("relay", directory, "out", endpoint.port)
             near = start("relay", directory, "in", far.port)
-            server = start("server", directory, "http-connect")
+            server = start("server", directory, "http-connect", "uds")
             agent = start("agent", directory, server.port)
             ours = _http_connect(str(directory / "http-connect.sock"), endpoint.port)
             yield from _figures(_tcp(endpoint.port), _tcp(near.port), ours, (near, far), (server, agent))
+            plain = start("relay", directory, "plain", start("relay", directory, "plain", endpoint.port).port)
+            secure = start("server", directory, "http-connect", "tcp")
+            start("agent", directory, secure.port)
+            over_tls = _tls_connect(directory, secure.frontend, endpoint.port)
+            yield _dial_row("dials", ours, _tcp(plain.port), "no TLS per dial on either side")
+            yield _dial_row("dials over mTLS", over_tls, _tcp(near.port), "one handshake per dial on both sides")
+            start("agent", directory, start("server", directory, "grpc", "uds").port)
+            grpc = Grpc(str(directory / "grpc.sock"), endpoint.port)
+            yield from _grpc_figures(grpc.connect, _tcp(near.port), _tcp(plain.port))
+            grpc.stop()
         finally:
             for process in processes:
                 process.stop()
+
+
+def _dial_row(name: str, ours: Connect, relay: Connect, note: str, aim: str = ">= 0.5") -> Row:
+    floor, rate = _dials(relay, ours)
+    return Row(f"konnectivity {name}", rate, floor, "1/s", rate / floor, aim, note)
+
+
+def _grpc_figures(ours: Connect, relay: Connect, plain: Connect) -> Iterator[Row]:
+    """The gRPC frontend, the API server's half of the work included."""
+    note = "with the API server's own tunnel, in this process"
+    for action, name in ((_download, "download"), (_upload, "upload")):
+        for parallel in (1, 10):
+            floor, rate = _throughput(action, relay, parallel), _throughput(action, ours, parallel)
+            yield Row(f"konnectivity gRPC {name} x{parallel}", rate, floor, "MB/s", rate / floor, "", note)
+    floor, echo = _echo(relay, ours)
+    yield Row("konnectivity gRPC 64-byte echo p50", echo, floor, "us", echo / floor, "", note)
+    yield _dial_row("gRPC dials", ours, plain, note, aim="")
 
 
 def _figures(
@@ -313,18 +402,17 @@ def _figures(
             yield Row(title, rate, floor, "MB/s", rate / floor, ">= 0.6", f"direct {through:.0f} MB/s")
             ours_gb, relay_gb = (each / (SIZE / 1000 / MB) for each in per_gb)
             yield Row(f"{title} CPU", ours_gb, relay_gb, "s/GB", ours_gb / relay_gb)
-    through, floor, echo = _echo(direct), _echo(relay), _echo(ours)
+    through, floor, echo = _echo(direct, relay, ours)
     yield Row("konnectivity 64-byte echo p50", echo, floor, "us", echo / floor, "<= 2.5", f"direct {through:.0f} us")
     stalled = ours()
     stalled.sendall(b"D" + struct.pack(">Q", 1 << 40))  # never read
     time.sleep(0.5)
-    beside = _echo(ours)
+    (beside,) = _echo(ours)
     stalled.close()
+    (echo,) = _echo(ours)
     yield Row(
         "konnectivity echo beside a stalled download", beside, echo, "us", beside / echo, "<= 1.1", "floor: without it"
     )
-    through, floor, rate = _dials(direct), _dials(relay), _dials(ours)
-    yield Row("konnectivity dials", rate, floor, "1/s", rate / floor, ">= 0.5", f"direct {through:.0f}/s")
     before_memory = sum(process.memory() for process in pair)
     held = []
     for _ in range(IDLE):
