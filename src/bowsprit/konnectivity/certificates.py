@@ -87,6 +87,7 @@ def server_context(
         ciphers = [CIPHER_SUITES[name] for name in cipher_suites if CIPHER_SUITES[name]]
         if ciphers:
             context.set_ciphers(":".join(ciphers))
+        context.num_tickets = 0  # a client that resumed a session would not be verified again; API servers do not try
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go: any certificate of the bundle is an anchor
 
     try:
