@@ -521,12 +521,22 @@ async def test_kinds_may_live_in_stores_of_their_own(tmp_path: Path) -> None:
     async with standalone(app()) as client:
         for gvr, kind in ((kept, "Kept"), (lost, "Lost")):
             obj = {"apiVersion": "stores.example.com/v1", "kind": kind, "metadata": {"name": "a"}}
-            made = await client.create(gvr, obj, namespace="default")
+            await client.create(gvr, obj, namespace="default")
     async with standalone(app()) as client:
         found = (await client.list(kept))["items"]
         assert [(item["kind"], item["metadata"]["name"]) for item in found] == [("Kept", "a")]
         assert (await client.list(lost))["items"] == []
-        assert made["metadata"]["resourceVersion"] == found[0]["metadata"]["resourceVersion"] == "2"
+
+
+async def test_watches_that_outlive_a_server_in_memory_are_told_to_list_anew() -> None:
+    app = shop()
+    async with standalone(app) as client:
+        made = await client.create(ORDERS, order())
+    async with standalone(app) as client:
+        events = client.watch(ORDERS, resource_version=made["metadata"]["resourceVersion"])
+        with pytest.raises(StatusError) as caught:
+            await anext(events)
+        assert caught.value.code == 410
 
 
 async def test_objects_of_an_older_storage_version_are_converted_at_the_start(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.collection import Collection, Stored
@@ -241,9 +242,9 @@ _NO_SUBSCRIPTION = _NoSubscription()
 class Mirror(Backed):
     """A backed kind that can be watched; runs while the server does."""
 
-    def __init__(self, hooks: Hooks, storage: Any, poll: float | None) -> None:
+    def __init__(self, hooks: Hooks, storage: Any, poll: float | None, now: datetime) -> None:
         super().__init__(hooks, storage)
-        self.store = MemoryStore()
+        self.store = MemoryStore(first_revision=first_revision(now))
         self._poll = poll
         self._synced = asyncio.Event()
         self._registered: Collection | None = None
@@ -392,6 +393,14 @@ async def _discard(task: asyncio.Future[Any]) -> None:
     if not task.done():
         task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def first_revision(now: datetime) -> int:
+    """Where the resource versions of a store in memory begin: behind those of the process before.
+
+    A client that goes on watching after a restart is then told that its version is too old, and lists anew, as it should.
+    """
+    return int(now.timestamp() * 1000)
 
 
 def _unversioned(obj: Obj) -> Obj:

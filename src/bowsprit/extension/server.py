@@ -29,7 +29,7 @@ from bowsprit.client.kubeconfig import Kubeconfig
 from bowsprit.client.rest import RestClient
 from bowsprit.extension.app import App
 from bowsprit.extension.apphooks import AppAdmission, AppMutation
-from bowsprit.extension.backed import Backed, Mirror
+from bowsprit.extension.backed import Backed, Mirror, first_revision
 from bowsprit.extension.definition import resource_of
 from bowsprit.extension.errors import ExtensionError
 from bowsprit.extension.hooks import Hooks
@@ -38,11 +38,12 @@ from bowsprit.extension.openapi import Publication
 from bowsprit.extension.options import ExtensionOptions
 from bowsprit.extension.reader import Reader
 from bowsprit.extension.serving import ServingFiles, made_serving_files
-from bowsprit.extension.storage import StoreSpec
+from bowsprit.extension.storage import StoreSpec, memory
 from bowsprit.machinery.names import GroupResource
 from bowsprit.pki.errors import PKIError
 from bowsprit.pki.files import read_file
 from bowsprit.pki.serving import ServingContext
+from bowsprit.store.memory import MemoryStore
 from bowsprit.store.protocol import Store, StoreError
 from bowsprit.store.spec import open_store
 
@@ -209,6 +210,8 @@ class ExtensionServer:
 
     async def _open(self, spec: StoreSpec) -> Store:
         store = self._stores.get(spec.text)
+        if store is None and spec == memory():
+            store = self._stores[spec.text] = MemoryStore(first_revision=first_revision(self._world.now()))
         if store is None:
             try:
                 store = self._stores[spec.text] = await open_store(spec.text)
@@ -289,7 +292,7 @@ class ExtensionServer:
                 storage: Any = declaration.storage
                 storage = storage() if isinstance(storage, type) else storage
                 if "watch" in declaration.verbs:
-                    mirror = Mirror(hooks, storage, declaration.poll)
+                    mirror = Mirror(hooks, storage, declaration.poll, self._world.now())
                     resource.store, resource.open = mirror.store, mirror.open
                 else:
                     resource.open = Backed(hooks, storage).open

@@ -34,7 +34,13 @@ class MemoryStore:
 
     shared = False
 
-    def __init__(self, *, history_events: int = HISTORY_EVENTS, history_bytes: int = HISTORY_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        history_events: int = HISTORY_EVENTS,
+        history_bytes: int = HISTORY_BYTES,
+        first_revision: int = FIRST_REVISION,
+    ) -> None:
         self._entries: dict[str, Entry] = {}
         self._keys: list[str] = []  # sorted
         self._history: deque[_Change] = deque()
@@ -42,7 +48,7 @@ class MemoryStore:
         self._history_bytes = history_bytes
         self._bytes = 0
         self._subscribers = Subscribers()
-        self.revision = self.compacted = FIRST_REVISION
+        self.revision = self.compacted = first_revision
 
     async def latest_revision(self) -> int:
         return self.revision
