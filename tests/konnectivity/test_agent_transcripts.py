@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -320,6 +321,23 @@ async def test_identifiers_and_token_travel_as_recorded(
     for key, value in recorded[-1]:
         if key != "user-agent":
             assert md.values(found, key) == [value]
+
+
+async def test_further_alpn_protocols_come_first(start_agent: Any, certificates: Path) -> None:
+    chosen: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not chosen.done():
+            chosen.set_result(writer.get_extra_info("ssl_object").selected_alpn_protocol())
+        writer.transport.abort()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "srv.crt", certificates / "srv.key")
+    context.set_alpn_protocols(["konnectivity", "h2"])
+    balancer = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    await start_agent(balancer.sockets[0].getsockname()[1], alpn_proto=("konnectivity",))
+    assert await asyncio.wait_for(chosen, 5) == "konnectivity"
+    balancer.close()
 
 
 async def test_an_endpoint_that_stops_reading_behind_a_plain_server_is_cut_alone(

@@ -19,9 +19,9 @@ from bowsprit.net.grpc.client import Channel
 
 # Scenarios whose recording shows what ours does not do on purpose, or that another test replays.
 ELSEWHERE = {
-    "srv-empty-payloads": "the recorded program crashes; test_hostile_input",
-    "srv-two-agents-choice": "distribution only; test_backends",
-    "hc-sigterm": "ends processes; test_shutdown",
+    "srv-empty-payloads": "the recorded program crashes; test_packets_without_payload_are_ignored",
+    "srv-two-agents-choice": "distribution only; test_dials_are_spread_evenly_over_two_agents",
+    "hc-sigterm": "ends processes; test_processes",
 }
 SCENARIOS = [
     scenario
@@ -261,3 +261,41 @@ async def test_server_replays_the_recording(
     finally:
         for peer in replay.peers.values():
             peer.close()
+
+
+async def test_dials_are_spread_evenly_over_two_agents(start_server: Any, certificates: Path) -> None:
+    """``srv-two-agents-choice``: upstream throws a coin, 17 to 23 of 40; here the least loaded one is asked."""
+    server = await start_server()
+    agents = [GrpcPeer(), GrpcPeer()]
+    for number, agent in enumerate(agents):
+        channel = await Channel.connect("127.0.0.1", server.agent_port, ssl=insecure_client(certificates))
+        await agent.open(channel, packets.CONNECT, [("agentid", f"agent-{number}"), ("agentidentifiers", "")])
+    await until(lambda: len(server.backends) == 2, lambda: "no agents")
+    frontend = GrpcPeer()
+    await frontend.open(await Channel.connect_unix(server.options.uds_name), packets.PROXY, [])
+    for number in range(40):
+        dial = packets.Packet(PacketType.DIAL_REQ, protocol="tcp", address="10.0.0.5:10250", random=60 + number)
+        frontend.send(dial.encode())
+    await until(lambda: sum(len(agent.received) for agent in agents) == 40, lambda: "dials are missing")
+    assert [len(agent.received) for agent in agents] == [20, 20]
+    for peer in (*agents, frontend):
+        peer.close()
+
+
+async def test_packets_without_payload_are_ignored(start_server: Any, certificates: Path) -> None:
+    """``srv-empty-payloads``: the recorded server ends at the first one, whoever sends it."""
+    server = await start_server()
+    agent, frontend = GrpcPeer(), GrpcPeer()
+    channel = await Channel.connect("127.0.0.1", server.agent_port, ssl=insecure_client(certificates))
+    await agent.open(channel, packets.CONNECT, [("agentid", "a"), ("agentidentifiers", "")])
+    await until(lambda: server.backends.ready, lambda: "no agent")
+    await frontend.open(await Channel.connect_unix(server.options.uds_name), packets.PROXY, [])
+    for kind in (*range(8), 100, 101):
+        frontend.send(b"\x08" + bytes([kind]))
+        agent.send(b"\x08" + bytes([kind]))
+    frontend.send(packets.Packet(PacketType.DIAL_REQ, protocol="tcp", address="10.0.0.5:1", random=7).encode())
+    await until(lambda: len(agent.received) == 1, lambda: f"{[shown(packet) for packet in agent.received]}")
+    assert agent.received[0].random == 7
+    assert (frontend.received, frontend.status, agent.status) == ([], None, None)
+    for peer in (agent, frontend):
+        peer.close()
