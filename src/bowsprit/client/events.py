@@ -210,13 +210,14 @@ class EventRecorder:
         host: str = "",
         api: Literal["v1", "events.k8s.io/v1"] = "v1",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        queue: int = _MAX_QUEUE,
     ) -> None:
         self._client = client
         self._now = now
         self._correlator: Correlator = (
             CountCorrelator(component, host) if api == "v1" else SeriesCorrelator(component, f"{component}-{host}")
         )
-        self._queue: asyncio.Queue[Occurrence] = asyncio.Queue(_MAX_QUEUE)
+        self._queue: asyncio.Queue[Occurrence] = asyncio.Queue(queue)
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 

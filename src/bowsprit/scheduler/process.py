@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 MESSAGE_LIMIT = 1024  # bytes of an event's note
 _SYNC_TIMEOUT = 120.0
+_MAX_EVENTS = 50_000  # that wait to be written: a full cluster's worth of pods; beyond, events are lost
 _MAX_UNFINISHED = 20_000  # pods between their decision and its end: being bound, waiting at Permit or for volumes
 
 
@@ -146,7 +147,7 @@ class Scheduler:
             plugin_timeout=self._options.plugin_timeout,
         )
         for name in self._core.profiles:
-            recorder = EventRecorder(client, name, host=socket.gethostname(), api="events.k8s.io/v1")
+            recorder = EventRecorder(client, name, host=socket.gethostname(), api="events.k8s.io/v1", queue=_MAX_EVENTS)
             await recorder.start()
             self._recorders[name] = recorder
         if self._options.secure_port not in (None, -1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -167,6 +168,15 @@ class Metrics:
             registry=registry,
         )
         ProcessCollector(registry=registry)
+        self._children: dict[tuple[Any, ...], Any] = {}
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """metric.labels(...), looked up once."""
+        key = (id(metric), *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def leads(self, lease: str, leads: bool) -> None:
         """Whether this process holds the lease."""
@@ -178,11 +188,11 @@ class Metrics:
 
     def handled(self, event: str, seconds: float) -> None:
         """An event has been taken into cache and queue."""
-        self._event_handling.labels(event).observe(seconds)
+        self._child(self._event_handling, event).observe(seconds)
 
     def ran(self, point: str, plugin: str, status: str, seconds: float) -> None:
         """A plugin has run at an extension point (of the cycles that are sampled)."""
-        self._plugin_execution.labels(plugin, point, status).observe(seconds)
+        self._child(self._plugin_execution, plugin, point, status).observe(seconds)
 
     def _count_evaluations(self, core: SchedulerCore) -> None:
         """Take over what the profiles have counted since the last time."""
@@ -197,14 +207,14 @@ class Metrics:
 
     def point(self, name: str, good: bool, profile: str, seconds: float) -> None:
         """All plugins of an extension point have run."""
-        self._points.labels(name, "Success" if good else "Error", profile).observe(seconds)
+        self._child(self._points, name, "Success" if good else "Error", profile).observe(seconds)
 
     def permit_wait(self, allowed: bool, seconds: float) -> None:
-        self._permit_wait.labels("Success" if allowed else "Unschedulable").observe(seconds)
+        self._child(self._permit_wait, "Success" if allowed else "Unschedulable").observe(seconds)
 
     def attempt(self, result: str, profile: str, seconds: float) -> None:
-        self._schedule_attempts.labels(result, profile).inc()
-        self._attempt_duration.labels(result, profile).observe(seconds)
+        self._child(self._schedule_attempts, result, profile).inc()
+        self._child(self._attempt_duration, result, profile).observe(seconds)
 
     def cycle(self, seconds: float) -> None:
         self._algorithm_duration.observe(seconds)
@@ -212,7 +222,7 @@ class Metrics:
     def scheduled(self, queued: QueuedPod, now: float) -> None:
         self._pod_attempts.observe(queued.attempts)
         attempts = str(queued.attempts) if queued.attempts < 15 else "15+"
-        self._sli.labels(attempts).observe(max(0.0, now - queued.added))
+        self._child(self._sli, attempts).observe(max(0.0, now - queued.added))
 
     def preemption(self, victims: int) -> None:
         self._preemptions.inc()
@@ -221,7 +231,7 @@ class Metrics:
     def queued(self, what: str, pod: PodInfo, event: Event, queue: str) -> None:
         """The queue's observer."""
         if what == "queued":
-            self._incoming.labels(queue.lower(), event.label).inc()
+            self._child(self._incoming, queue.lower(), event.label).inc()
 
     def sizes(self, core: SchedulerCore) -> None:
         for name, size in core.queue.sizes().items():
