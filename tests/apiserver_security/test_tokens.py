@@ -22,7 +22,12 @@ from bowsprit.apiserver.authentication.bearer import (
     TokenUnion,
 )
 from bowsprit.apiserver.authentication.chain import AuthenticatorChain
-from bowsprit.apiserver.authentication.serviceaccount import ServiceAccountTokens, TokenIssuer, TokenSettings
+from bowsprit.apiserver.authentication.serviceaccount import (
+    ServiceAccountTokens,
+    TokenIssuer,
+    TokenSettings,
+    legacy_claims,
+)
 from bowsprit.apiserver.user import UserInfo
 from bowsprit.machinery.errors import StatusError, UnauthorizedError
 from bowsprit.pki.signing import load_signing_key, new_signing_key
@@ -107,6 +112,35 @@ async def test_a_bound_token_dies_with_its_pod(issuer, tokens, listers):
     assert found.user.extra["authentication.kubernetes.io/pod-name"] == ("p",)
     pod["metadata"]["uid"] = "other"
     with pytest.raises(TokenRefused):
+        await tokens.authenticate_token(token, ())
+
+
+async def test_a_secrets_token_is_good_while_the_secret_holds_it(settings, issuer, tokens, listers):
+    token = jwt.sign(legacy_claims(account(), "kept"), settings.signing_key)
+    with pytest.raises(TokenRefused, match="token has been invalidated"):
+        await tokens.authenticate_token(token, ())
+    held = {"token": base64.b64encode(token.encode()).decode()}
+    secret = {"metadata": {"name": "kept", "namespace": "ns", "uid": "su"}, "data": held}
+    listers.add("secrets", secret)
+    found = await tokens.authenticate_token(token, ())
+    assert found is not None
+    groups = ("system:serviceaccounts", "system:serviceaccounts:ns")
+    assert found.user == UserInfo("system:serviceaccount:ns:robot", "u1", groups)
+    assert found.audiences == (ISSUER,)
+    with pytest.raises(TokenRefused, match="is not good for"):
+        await tokens.authenticate_token(token, ("elsewhere",))
+    secret["data"] = {"token": base64.b64encode(b"another").decode()}
+    with pytest.raises(TokenRefused, match="does not match server's copy"):
+        await tokens.authenticate_token(token, ())
+    secret["data"] = held
+    lied = jwt.sign({**legacy_claims(account(), "kept"), "sub": "system:serviceaccount:ns:admin"}, settings.signing_key)
+    with pytest.raises(TokenRefused, match="sub claim is invalid"):
+        await tokens.authenticate_token(lied, ())
+    forged = jwt.sign(legacy_claims(account(), "kept"), load_signing_key(new_signing_key()))
+    with pytest.raises(TokenRefused, match="invalid bearer token"):
+        await tokens.authenticate_token(forged, ())
+    next(iter(listers.values())).objects.clear()  # the account
+    with pytest.raises(TokenRefused, match='serviceaccounts "robot" not found'):
         await tokens.authenticate_token(token, ())
 
 

@@ -33,6 +33,7 @@ from bowsprit.machinery.objects import deep_copy, labels, nested
 from bowsprit.machinery.selectors import LabelSelector
 from bowsprit.machinery.time import format_time
 from bowsprit.pki.authority import Authority
+from bowsprit.pki.signing import new_signing_key
 
 Obj = dict[str, Any]
 
@@ -492,6 +493,7 @@ async def cluster(
         options = ControllerManagerOptions(
             root_ca=b"the CA",
             use_service_account_credentials=not shared,
+            service_account_private_key=new_signing_key(),
             cluster_signing_cert_file=tmp_path / "signer.crt",
             cluster_signing_key_file=tmp_path / "signer.key",
         )

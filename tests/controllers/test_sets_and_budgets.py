@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bowsprit.apiserver.authentication.jwt import unverified_claims
 from bowsprit.client.resources import (
     CRON_JOBS,
     JOBS,
@@ -18,11 +20,13 @@ from bowsprit.client.resources import (
     PODS,
     RESOURCE_QUOTAS,
     SECRETS,
+    SERVICE_ACCOUNTS,
     STATEFUL_SETS,
     STORAGE_CLASSES,
 )
 from bowsprit.controllers.cron_schedule import Schedule, ScheduleError
 from bowsprit.controllers.cronjob import due
+from bowsprit.controllers.statefulset_claims import owners
 from bowsprit.machinery.objects import find_condition, nested
 
 Obj = dict[str, Any]
@@ -107,6 +111,81 @@ async def test_a_stateful_set_rolls_from_the_top_down_to_its_partition(cluster: 
     change = {"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}}
     await cluster.patch(STATEFUL_SETS, "db", change, namespace="default")
     await cluster.eventually(lambda: images() == ["db:2"] * 3 and settled(cluster, 3))
+
+
+@pytest.mark.parametrize(
+    ("when_scaled", "when_deleted", "live", "condemned"),
+    [
+        ("Retain", "Retain", [], []),
+        ("Retain", "Delete", ["StatefulSet"], ["StatefulSet"]),
+        ("Delete", "Retain", [], ["Pod"]),
+        ("Delete", "Delete", ["StatefulSet"], ["Pod"]),
+    ],
+)
+def test_who_owns_the_claims_of_a_set(
+    when_scaled: str, when_deleted: str, live: list[str], condemned: list[str]
+) -> None:
+    policy = {"whenScaled": when_scaled, "whenDeleted": when_deleted}
+    the_set = stateful_set(1, persistentVolumeClaimRetentionPolicy=policy)
+    the_set = {
+        **the_set,
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {**the_set["metadata"], "uid": "s"},
+    }
+
+    def owned(number: int, *before: Obj) -> list[Obj]:
+        pod = {"metadata": {"name": f"db-{number}", "uid": f"p{number}"}}
+        return owners({"metadata": {"name": "c", "ownerReferences": list(before)}}, the_set, pod)
+
+    assert [reference["kind"] for reference in owned(0)] == live
+    assert [reference["kind"] for reference in owned(1)] == condemned
+    assert owned(1, *owned(0)) == owned(1)  # scaled down
+    assert owned(0, *owned(1)) == owned(0) or condemned == ["Pod"]
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "o"}
+    assert owned(0, other)[0] == other
+    foreign = {**other, "controller": True}
+    assert owned(0, foreign) == [foreign]
+    stale = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "earlier"}
+    assert owned(0, stale) == [stale]
+
+
+async def test_claims_go_with_their_pods_when_the_set_says_so(cluster: Any) -> None:
+    template = {
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    policy = {"whenScaled": "Delete", "whenDeleted": "Retain"}
+    await cluster.create(
+        STATEFUL_SETS,
+        stateful_set(2, volumeClaimTemplates=[template], persistentVolumeClaimRetentionPolicy=policy),
+    )
+    names = lambda: sorted(claim["metadata"]["name"] for claim in cluster.all(PERSISTENT_VOLUME_CLAIMS))  # noqa: E731
+    await cluster.eventually(lambda: settled(cluster, 2) and names() == ["data-db-0", "data-db-1"])
+    await cluster.patch(STATEFUL_SETS, "db", {"spec": {"replicas": 1}}, namespace="default")
+    await cluster.eventually(lambda: names() == ["data-db-0"])
+
+
+async def test_a_secret_for_an_account_is_filled_and_goes_with_it(cluster: Any) -> None:
+    await cluster.create(SERVICE_ACCOUNTS, {"metadata": {"name": "bot", "namespace": "default"}})
+    notes = {"kubernetes.io/service-account.name": "bot"}
+    await cluster.create(
+        SECRETS,
+        {
+            "metadata": {"name": "tok", "namespace": "default", "annotations": notes},
+            "type": "kubernetes.io/service-account-token",
+        },
+    )
+    await cluster.eventually(lambda: nested(cluster.find(SECRETS, "tok"), "data", "token"))
+    secret = cluster.find(SECRETS, "tok")
+    uid = cluster.find(SERVICE_ACCOUNTS, "bot")["metadata"]["uid"]
+    claims = unverified_claims(base64.b64decode(secret["data"]["token"]).decode())
+    assert claims["sub"] == "system:serviceaccount:default:bot"
+    assert claims["kubernetes.io/serviceaccount/secret.name"] == "tok"
+    assert secret["metadata"]["annotations"]["kubernetes.io/service-account.uid"] == uid
+    assert base64.b64decode(secret["data"]["namespace"]) == b"default"
+    await cluster.delete(SERVICE_ACCOUNTS, "bot", namespace="default")
+    await cluster.eventually(lambda: cluster.find(SECRETS, "tok") is None)
 
 
 async def test_a_cron_job_starts_jobs_and_keeps_a_history(cluster: Any) -> None:

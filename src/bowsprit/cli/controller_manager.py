@@ -58,7 +58,9 @@ def switch(name: str, default: bool, text: str) -> Callable[[Command], Command]:
     "--root-ca-file", type=click.Path(path_type=Path), help="CA bundle for kube-root-ca.crt in every namespace."
 )
 @switch("--use-service-account-credentials", False, "Each controller acts as its own ServiceAccount in kube-system.")
-@click.option("--service-account-private-key-file", type=click.Path(path_type=Path), hidden=True)
+@click.option(
+    "--service-account-private-key-file", type=click.Path(path_type=Path), help="Key that signs the tokens in secrets."
+)
 @click.option("--cluster-signing-cert-file", type=click.Path(path_type=Path), help="CA that signs certificates.")
 @click.option("--cluster-signing-key-file", type=click.Path(path_type=Path), help="Its key.")
 @switch("--leader-elect", True, "Elect a leader before acting.")
@@ -96,6 +98,9 @@ async def _serve(flags: dict[str, Any]) -> None:
     options = ControllerManagerOptions(
         controllers=tuple(part.strip() for part in flags["controllers"].split(",") if part.strip()),
         root_ca=_read(flags["root_ca_file"], "--root-ca-file"),
+        service_account_private_key=_read(
+            flags["service_account_private_key_file"], "--service-account-private-key-file"
+        ),
         cluster_signing_cert_file=flags["cluster_signing_cert_file"],
         cluster_signing_key_file=flags["cluster_signing_key_file"],
         use_service_account_credentials=flags["use_service_account_credentials"],

@@ -151,6 +151,7 @@ class Plan:
             ControllerManagerOptions(
                 root_ca=self.credentials.ca_file.read_bytes(),
                 use_service_account_credentials=True,
+                service_account_private_key=self.credentials.signing_key_file.read_bytes(),
                 cluster_signing_cert_file=self.credentials.pair("ca")[0],
                 cluster_signing_key_file=self.credentials.pair("ca")[1],
             ),

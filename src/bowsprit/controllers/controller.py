@@ -21,6 +21,7 @@ from bowsprit.client.workqueue import ShutDown, WorkQueue
 from bowsprit.machinery.errors import ConflictError, StatusError
 from bowsprit.machinery.objects import Obj
 from bowsprit.pki.authority import Authority
+from bowsprit.pki.signing import PrivateKey
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class ControllerContext:
     mapper: RestMapper
     recorder: Callable[[str], EventRecorder]
     root_ca: bytes = b""
+    token_key: PrivateKey | None = None  # signs the tokens in secrets
     signing_authority: Callable[[], Authority] | None = None  # read anew for each certificate: files change
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     random: random.Random = field(default_factory=random.Random)
@@ -44,7 +46,7 @@ class Controller(ABC):
     """One control loop.
 
     ``name`` is what --controllers calls it; ``component`` is the source of its events, if it records any; ``account`` is the
-    ServiceAccount in kube-system that RBAC gives its rights to.
+    ServiceAccount in kube-system that RBAC gives its rights to ("": it acts as the manager itself).
     """
 
     name: ClassVar[str]

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bowsprit.client.discovery import DiscoveryClient, RestMapper
@@ -40,8 +40,10 @@ from bowsprit.controllers.root_ca import RootCACertPublisher
 from bowsprit.controllers.serviceaccount import ServiceAccountController
 from bowsprit.controllers.statefulset import StatefulSetController
 from bowsprit.controllers.storage_protection import ClaimProtectionController, VolumeProtectionController
+from bowsprit.controllers.tokens import TokensController
 from bowsprit.controllers.ttl_after_finished import TTLAfterFinishedController
 from bowsprit.pki.authority import Authority
+from bowsprit.pki.signing import load_signing_key
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     PersistentVolumeController,
     ClaimProtectionController,
     VolumeProtectionController,
+    TokensController,
     CertificateApprover,
     CertificateSigner,
     CertificateCleaner,
@@ -82,6 +85,7 @@ class ControllerManagerOptions:
 
     controllers: Sequence[str] = ("*",)
     root_ca: bytes = b""
+    service_account_private_key: bytes = field(default=b"", repr=False)
     cluster_signing_cert_file: Path | None = None
     cluster_signing_key_file: Path | None = None
     use_service_account_credentials: bool = False
@@ -219,13 +223,14 @@ class ControllerManager:
             RestMapper(discovery),
             self.recorder,
             root_ca=self._options.root_ca,
+            token_key=load_signing_key(key) if (key := self._options.service_account_private_key) else None,
             signing_authority=_signing_authority(self._options),
         )
         kinds = [kind for kind in CONTROLLERS if enabled(kind.name, self._options.controllers)]
         accounts = ServiceAccountClients(self._client)
         try:
             if self._options.use_service_account_credentials:
-                await accounts.start({kind.account for kind in kinds})
+                await accounts.start({kind.account for kind in kinds if kind.account})
             self._controllers = [
                 kind(replace(context, client=accounts.clients.get(kind.account, self._client))) for kind in kinds
             ]

@@ -10,9 +10,10 @@ from bowsprit.controllers.pod_control import namespace_is_terminating, pod_from_
 from bowsprit.controllers.pod_owner import PodOwnerController
 from bowsprit.controllers.pods import POD_INDEXERS, is_deleting
 from bowsprit.controllers.revisions import HASH_LABEL, RevisionKeeper
+from bowsprit.controllers.statefulset_claims import claims_of, owners
 from bowsprit.controllers.statefulset_plan import belongs, needs_current, ordinal, plan, revision_of, status_of
 from bowsprit.machinery.errors import AlreadyExistsError, NotFoundError, StatusError
-from bowsprit.machinery.objects import Obj, deep_copy, nested
+from bowsprit.machinery.objects import Obj, nested
 
 
 class StatefulSetController(PodOwnerController):
@@ -46,6 +47,7 @@ class StatefulSetController(PodOwnerController):
         update = await self._revisions.current(stateful_set)
         update_name = update["metadata"]["name"]
         current = self._current(stateful_set) or update
+        await self._keep_claims(stateful_set, pods)
         if self.expectations.satisfied(key):
             steps = plan(stateful_set, pods, update_name, self.now())
             self.expectations.expect(key, len(steps.create), [pod["metadata"]["uid"] for pod in steps.delete])
@@ -99,6 +101,19 @@ class StatefulSetController(PodOwnerController):
         what = f"Create Claim {claim['metadata']['name']} Pod {pod}"
         self._report(stateful_set, "SuccessfulCreate", what, "success")
 
+    async def _keep_claims(self, stateful_set: Obj, pods: list[Obj]) -> None:
+        """Give the claims the owners that the retention policy asks for, before any pod goes."""
+        for pod in pods:
+            for claim in claims_of(stateful_set, ordinal(pod)):
+                known = self._claims.get(object_key(claim))
+                if known is None or is_deleting(known):
+                    continue
+                wanted = owners(known, stateful_set, pod)
+                if wanted != (known["metadata"].get("ownerReferences") or []):
+                    meta = {**known["metadata"], "ownerReferences": wanted}
+                    body = {**known, "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta}
+                    await self.client.update(PERSISTENT_VOLUME_CLAIMS, body)
+
     async def _delete(self, stateful_set: Obj, pod: Obj) -> None:
         meta = pod["metadata"]
         try:
@@ -111,25 +126,6 @@ class StatefulSetController(PodOwnerController):
         type_ = "Warning" if reason.startswith("Failed") else "Normal"
         name = stateful_set["metadata"]["name"]
         self.event(stateful_set, type_, reason, f"{what} in StatefulSet {name} {outcome}")
-
-
-def claims_of(stateful_set: Obj, number: int) -> list[Obj]:
-    """The PersistentVolumeClaims of an ordinal."""
-    meta = stateful_set["metadata"]
-    claims = []
-    for template in stateful_set["spec"].get("volumeClaimTemplates") or ():
-        claim = deep_copy(template)
-        claim.pop("status", None)
-        claim["metadata"] |= {
-            "name": f"{template['metadata']['name']}-{meta['name']}-{number}",
-            "namespace": meta["namespace"],
-            "labels": {
-                **(template["metadata"].get("labels") or {}),
-                **nested(stateful_set, "spec", "selector", "matchLabels", default={}),
-            },
-        }
-        claims.append(claim)
-    return claims
 
 
 def stateful_pod(stateful_set: Obj, number: int, revision: Obj, kind: str) -> Obj:

@@ -6,6 +6,7 @@ ServiceAccount, and perhaps a Pod, Secret or Node, by name and uid; it is good o
 
 from __future__ import annotations
 
+import base64
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from bowsprit.pki.signing import PrivateKey, PublicKey
 USER_PREFIX = "system:serviceaccount:"
 ALL_GROUP = "system:serviceaccounts"
 NAMESPACE_GROUP_PREFIX = "system:serviceaccounts:"
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+_LEGACY = "kubernetes.io/serviceaccount/"
 _LEEWAY = 0.0
 _SHORTEST = 600
 _LONGEST = 1 << 32
@@ -73,6 +76,19 @@ def split_username(user: str) -> tuple[str, str] | None:
     return (namespace, name) if colon and namespace and name and ":" not in name else None
 
 
+def legacy_claims(account: Obj, secret: str) -> jwt.Claims:
+    """The claims of a token that a secret keeps."""
+    meta = account["metadata"]
+    return {
+        "iss": LEGACY_ISSUER,
+        _LEGACY + "namespace": meta["namespace"],
+        _LEGACY + "secret.name": secret,
+        _LEGACY + "service-account.name": meta["name"],
+        _LEGACY + "service-account.uid": meta["uid"],
+        "sub": f"{USER_PREFIX}{meta['namespace']}:{meta['name']}",
+    }
+
+
 class ServiceAccountTokens:
     """Verifies tokens of this cluster's issuer.
 
@@ -93,14 +109,41 @@ class ServiceAccountTokens:
             claims = jwt.unverified_claims(token)
         except jwt.MalformedToken:
             return None
-        if claims.get("iss") not in self._settings.issuers:
+        legacy = claims.get("iss") == LEGACY_ISSUER
+        if not legacy and claims.get("iss") not in self._settings.issuers:
             return None
         try:
             if jwt.verify(token, self._settings.verification_keys) is None:
                 raise TokenRefused("invalid bearer token")
         except jwt.MalformedToken as exc:
             raise TokenRefused("invalid bearer token") from exc
+        if legacy:
+            return Authenticated(self._legacy_user(token, claims), self._audiences(audiences))
         return Authenticated(self._user(claims), self._matching(claims, audiences))
+
+    def _audiences(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """Those of a token that names none: the server's own."""
+        accepted = tuple(item for item in wanted or self._settings.audiences if item in self._settings.audiences)
+        if not accepted:
+            raise TokenRefused(f"[invalid bearer token, token is not good for {_go_list(wanted)}]")
+        return accepted
+
+    def _legacy_user(self, token: str, claims: jwt.Claims) -> UserInfo:
+        """A token without an end, of a secret (upstream legacy.go): good while the secret holds it and the account is there."""
+        name, secret = (
+            str(claims.get(_LEGACY + "service-account.name", "")),
+            str(claims.get(_LEGACY + "secret.name", "")),
+        )
+        namespace, uid = str(claims.get(_LEGACY + "namespace", "")), claims.get(_LEGACY + "service-account.uid")
+        if claims.get("sub") != f"{USER_PREFIX}{namespace}:{name}":
+            raise TokenRefused("[invalid bearer token, sub claim is invalid]")
+        kept = self._listers(SECRETS).get(namespace, secret)
+        if kept is None or kept["metadata"].get("deletionTimestamp"):
+            raise TokenRefused("[invalid bearer token, token has been invalidated]")
+        if (kept.get("data") or {}).get("token") != base64.b64encode(token.encode()).decode():
+            raise TokenRefused("[invalid bearer token, token does not match server's copy]")
+        account = self._existing(ACCOUNTS, namespace, {"name": name, "uid": uid})
+        return user_of(namespace, name, str(account["metadata"]["uid"]))
 
     def _matching(self, claims: jwt.Claims, wanted: Sequence[str]) -> tuple[str, ...]:
         given = claims.get("aud")
