@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def cluster() -> Iterator[Cluster]:
         name="processes", store="memory", nodes=[NodeGroup(count=1)], kubelet=Kubelet(processes=True)
     )
     with Cluster(config) as running:
-        running.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s")
+        eventually(lambda: running.kubectl("get", "serviceaccount", "default", "--ignore-not-found", "-o", "name"))
         yield running
 
 
@@ -159,6 +160,14 @@ def test_probes_decide_over_ready_and_alive(cluster: Cluster) -> None:
     assert status(cluster, "probed")["containerStatuses"][0]["ready"] is False
     create(cluster, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "www"}, "data": {"ready": "yes"}})
     cluster.kubectl("wait", "--for=condition=Ready", "pod/probed", "--timeout=30s")
+    command = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), "port-forward", "pod/probed", f":{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
+        assert forwarding.stdout is not None
+        line = forwarding.stdout.readline()
+        here = line.partition("127.0.0.1:")[2].split()[0]
+        with urllib.request.urlopen(f"http://127.0.0.1:{here}/ready", timeout=10) as answer:
+            assert answer.read() == b"yes"
+        forwarding.kill()
     cluster.kubectl("delete", "pod", "probed", "--wait=false")
 
 

@@ -33,6 +33,7 @@ from bowsprit.kubelet.node import (
     node_object,
     node_status,
 )
+from bowsprit.kubelet.portforward import Pipe, simulated
 from bowsprit.kubelet.processpods import ProcessPods
 from bowsprit.kubelet.server import KubeletServer
 from bowsprit.machinery.errors import AlreadyExistsError, NotFoundError, StatusError
@@ -130,6 +131,7 @@ class Kubelet:
         serving = ServingContext(options.serving_cert, options.serving_key, client_ca=options.client_ca)
         self._server = KubeletServer(self.pod, self.pods, serving.context, self._now)
         self._server.lines = self._lines
+        self._server.connect = self._connect
         return await self._server.start(options.bind_address, options.port)
 
     async def wait_ready(self, timeout: float = 30.0) -> None:
@@ -177,6 +179,12 @@ class Kubelet:
             if runner.processes is not None and runner.processes.has(pod["metadata"]["uid"]):
                 return runner.processes.lines(pod, container, options, now)
         return lines(pod, container, options, now)
+
+    async def _connect(self, pod: Obj, port: int, pipe: Pipe) -> bool:
+        for runner in self._runners:
+            if runner.processes is not None and runner.processes.has(pod["metadata"]["uid"]):
+                return await runner.processes.connect(port, pipe)
+        return await simulated(pod, port, pipe)
 
     def pods(self) -> list[Obj]:
         """The pods bound to our nodes, as last seen."""

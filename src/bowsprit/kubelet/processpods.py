@@ -29,6 +29,7 @@ from bowsprit.kubelet import logs, processprobe, processsandbox
 from bowsprit.kubelet.behaviour import DOMAIN, FOREVER, Behaviour
 from bowsprit.kubelet.containers import Event
 from bowsprit.kubelet.logs import LogOptions
+from bowsprit.kubelet.portforward import Pipe
 from bowsprit.kubelet.processenvironment import ProcessProblem, environment, expanded, search_path
 from bowsprit.kubelet.processsandbox import Mount
 from bowsprit.kubelet.processvolumes import ProcessVolumes
@@ -42,6 +43,8 @@ _MOST_LINES = 20_000
 _LONGEST_LINE = 64 * 1024
 _REFRESH_SECONDS = 2.0
 _NOT_YET = 3600.0  # a start delay: volumes are missing
+_CONNECT_SECONDS = 10.0
+_CHUNK = 64 * 1024
 _SANDBOX = "bwrap"
 _GONE = 137
 RUN = f"{DOMAIN}/run"  # annotation: process | simulated
@@ -214,6 +217,32 @@ class ProcessPods:
         runs = (known.before if options.previous else known.runs) if known is not None else {}
         run = runs.get(container)
         return logs.lines(pod, container, options, now) if run is None else iter(list(run.lines))
+
+    async def connect(self, port: int, pipe: Pipe) -> bool:
+        """A forwarded connection to a pod's port; see portforward.Connect."""
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                reader, writer = await asyncio.open_connection(self.address, port)
+        except (OSError, TimeoutError):
+            return False
+
+        async def forth() -> None:
+            while data := await pipe.read():
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.ensure_future(forth())
+        try:
+            while data := await reader.read(_CHUNK):
+                await pipe.write(data)
+        except OSError:
+            pass
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            writer.close()
+        return True
 
     # -- processes -------------------------------------------------------------------------------------------------------
 
