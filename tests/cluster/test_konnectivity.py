@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import urllib.request
@@ -77,3 +78,29 @@ def test_a_folder_with_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="longer than 107 bytes") as caught:
         cluster.start()
     assert "BOWSPRIT_HOME" in caught.value.hint
+
+
+def test_webhooks_of_urls_take_the_way_of_the_control_plane(tmp_path: Path) -> None:
+    selector = (UDS % ("HTTPConnect", tmp_path / "nobody.sock")).replace("name: cluster", "name: controlplane")
+    config = parse_config(FILE + "store: memory\nnodes: []\n" + selector, origin="cluster.yaml")
+    hook = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "hook"},
+        "webhooks": [
+            {
+                "name": "hook.example.com",
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {"url": "https://127.0.0.1:1/validate"},
+                "rules": [
+                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+                ],
+            }
+        ],
+    }
+    with Cluster(config, components=("apiserver",)) as cluster:
+        cluster.kubectl("create", "-f", "-", stdin=json.dumps(hook))
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            cluster.kubectl("create", "configmap", "x")
+        assert "nobody.sock" in caught.value.stderr

@@ -180,8 +180,8 @@ class APIServer:
             choose=random.randrange,
             own=lambda: (options.advertised, self.port),
         )
-        to_cluster = self._cluster_dialer or _cluster_dialer(options)
-        hooks = self._hooks = HookClient(resolver.resolve, to_cluster)
+        to_cluster = self._cluster_dialer or _egress(options, "cluster")
+        hooks = self._hooks = HookClient(resolver.resolve, to_cluster, _egress(options, "controlplane"))
         server.admission = build_chain(
             Surroundings(
                 listers,
@@ -399,13 +399,13 @@ def _published_trust(identity: Identity) -> dict[str, str]:
     return {key: trust.pem.decode() for key, trust in named if trust is not None}
 
 
-def _cluster_dialer(options: APIServerOptions) -> Dialer | None:
-    """How the cluster's network is reached, None for directly. Raises EgressConfigError."""
+def _egress(options: APIServerOptions, name: str) -> Dialer | None:
+    """How traffic of a kind leaves (``cluster``, ``controlplane``), None for directly. Raises EgressConfigError."""
     if options.egress_selector_config_file is None:
         return None
     from bowsprit.net.egress.selector import EgressSelector
 
-    return EgressSelector.from_file(options.egress_selector_config_file).dialer("cluster")
+    return EgressSelector.from_file(options.egress_selector_config_file).dialer(name)
 
 
 def _ask_for_certificates(context: ssl.SSLContext) -> None:

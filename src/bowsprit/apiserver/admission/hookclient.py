@@ -46,11 +46,13 @@ class HookClient:
     Args:
         resolve: where services are.
         dialer: how services are reached when it is not directly (egress selection); then each call has its own connection.
+        url_dialer: the same for webhooks given as URL.
     """
 
-    def __init__(self, resolve: Resolve, dialer: Dialer | None = None) -> None:
+    def __init__(self, resolve: Resolve, dialer: Dialer | None = None, url_dialer: Dialer | None = None) -> None:
         self._resolve = resolve
         self._dialer = dialer
+        self._url_dialer = url_dialer
         self._session: aiohttp.ClientSession | None = None
         self._contexts: dict[str, ssl.SSLContext] = {}
 
@@ -79,8 +81,9 @@ class HookClient:
         context = self._context(config.get("caBundle") or "")
         try:
             async with asyncio.timeout(seconds):
-                if server_name is not None and self._dialer is not None:
-                    connector = DialConnector(self._dialer, context=context, server_hostname=server_name)
+                dialer = self._url_dialer if server_name is None else self._dialer
+                if dialer is not None:
+                    connector = DialConnector(dialer, context=context, server_hostname=server_name or "")
                     async with aiohttp.ClientSession(connector=connector, headers=_HEADERS) as session:
                         status, body = await _exchange(session, target, review)
                 else:
