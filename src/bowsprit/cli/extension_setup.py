@@ -103,7 +103,7 @@ def _progress(ctx: click.Context, form: str | None) -> Progress:
 def manifests(spec: str, out_dir: Path | None, **options: Any) -> None:
     """Print all objects that the server needs in a cluster, as YAML, in the order of application."""
     from bowsprit.extension.errors import ExtensionError
-    from bowsprit.extension.manifests import Manifests, stores
+    from bowsprit.extension.manifests import Manifests
 
     try:
         app, checked = _load(spec, **options)
@@ -111,8 +111,7 @@ def manifests(spec: str, out_dir: Path | None, **options: Any) -> None:
         raise failure(problem) from problem
     certificates = None if checked.cert_manager else _certificates(app, checked, out_dir)
     made = Manifests(app, checked, certificates)
-    if "memory" in stores(app):
-        click.echo(f"warning: {app.name} keeps objects in memory: they are lost with the pod", err=True)
+    _warn_of_memory(app)
     if out_dir is None:
         if certificates is not None:
             click.echo(
@@ -122,6 +121,13 @@ def manifests(spec: str, out_dir: Path | None, **options: Any) -> None:
         return
     for path in _write(out_dir, made):
         click.echo(str(path))
+
+
+def _warn_of_memory(app: App) -> None:
+    from bowsprit.extension.manifests import stores
+
+    if "memory" in stores(app):
+        click.echo(f"warning: {app.name} keeps objects in memory: they are lost with the pod", err=True)
 
 
 def _certificates(app: App, options: ManifestOptions, out_dir: Path | None) -> Any:
@@ -194,6 +200,7 @@ def _with_installation(
     options: dict[str, Any],
     work: Callable[[Installation], Awaitable[None]],
     timeout: float = 120.0,
+    installing: bool = False,
 ) -> None:
     progress = _progress(ctx, form)
 
@@ -204,6 +211,8 @@ def _with_installation(
         from bowsprit.extension.install import Installation
 
         app, checked = _load(spec, **options)
+        if installing:
+            _warn_of_memory(app)
         async with RestClient(core_config(kubeconfig)) as client:
             await work(
                 Installation(client, app, checked, now=lambda: datetime.now(UTC), say=progress.step, timeout=timeout)
@@ -232,7 +241,7 @@ def install(
 ) -> None:
     """Install the server in a cluster, wait for it, and check that it serves. May be repeated."""
     _with_installation(
-        ctx, spec, kubeconfig, form, options, lambda installation: installation.install(dry_run=dry_run), timeout
+        ctx, spec, kubeconfig, form, options, lambda installation: installation.install(dry_run=dry_run), timeout, True
     )
 
 

@@ -110,7 +110,11 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
             errors.append(fielderrors.required(where.child("service", field)))
     port = service.get("port")
     if port is not None and not 1 <= port <= 65535:
-        errors.append(fielderrors.invalid(where.child("service", "port"), port, "port is not valid: must be between 1 and 65535, inclusive"))
+        errors.append(
+            fielderrors.invalid(
+                where.child("service", "port"), port, "port is not valid: must be between 1 and 65535, inclusive"
+            )
+        )
     if spec.get("insecureSkipTLSVerify") and spec.get("caBundle"):
         errors.append(
             fielderrors.invalid(where.child("insecureSkipTLSVerify"), True, "may not be true if caBundle is present")
