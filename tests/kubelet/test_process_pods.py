@@ -69,7 +69,7 @@ def test_a_process_sees_its_environment_volumes_and_token(cluster: Cluster) -> N
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "word"}, "stringData": {"word": "sesame"}}
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "conf"}, "data": {"colour": "red"}}
     script = (
-        "cat /etc/nowhere/deep/word; echo; echo $COLOUR $WHO $(ls /var/run/secrets/kubernetes.io/serviceaccount);"
+        "cat /etc/nowhere/deep/word; cat /etc/word.txt; echo; echo $COLOUR $WHO $(ls /var/run/secrets/kubernetes.io/serviceaccount);"
         "echo kept > /scratch/file; cat /scratch/file; touch /etc/nowhere/deep/x 2>&1; touch /usr/oops 2>&1; touch /etc/oops;"
         "curl -s --cacert /var/run/secrets/kubernetes.io/serviceaccount/ca.crt -H"
         ' "Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"'
@@ -87,6 +87,7 @@ def test_a_process_sees_its_environment_volumes_and_token(cluster: Cluster) -> N
             ],
             "volumeMounts": [
                 {"name": "word", "mountPath": "/etc/nowhere/deep", "readOnly": True},
+                {"name": "word", "mountPath": "/etc/word.txt", "subPath": "word"},
                 {"name": "scratch", "mountPath": "/scratch"},
             ],
         },
@@ -95,7 +96,7 @@ def test_a_process_sees_its_environment_volumes_and_token(cluster: Cluster) -> N
     create(cluster, secret, config, made)
     assert ended(cluster, "sees")["phase"] in ("Succeeded", "Failed")
     told = cluster.kubectl("logs", "sees").splitlines()
-    assert told[:3] == ["sesame", "red sees ca.crt namespace token", "kept"]
+    assert told[:3] == ["sesamesesame", "red sees ca.crt namespace token", "kept"]
     assert "Read-only file system" in told[3]
     assert "Read-only file system" in told[4]
     assert 'User \\"system:serviceaccount:default:default\\" cannot list resource \\"pods\\"' in told[5]

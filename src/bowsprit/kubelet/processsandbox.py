@@ -16,7 +16,7 @@ _DEVICES = ("/dev", "/proc")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A folder of this host at a path of the process."""
+    """A folder, or a file, of this host at a path of the process."""
 
     source: Path
     target: str
@@ -27,7 +27,7 @@ def arguments(mounts: list[Mount], workdir: str, environment: Mapping[str, str])
     """bubblewrap's arguments before the command."""
     made = ["--die-with-parent", "--new-session", "--unshare-ipc"]
     wanted = sorted({_real(mount.target): mount for mount in mounts}.items())
-    made += _folder("/", [target for target, _ in wanted])
+    made += _folder("/", [target for target, _ in wanted], {t for t, mount in wanted if mount.source.is_file()})
     made += ["--dev", "/dev", "--proc", "/proc"]
     for target, mount in wanted:
         made += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), target]
@@ -44,8 +44,8 @@ def _real(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _folder(path: str, targets: list[str]) -> list[str]:
-    """A folder in which mount points are needed: its own entries, and the way to the mount points."""
+def _folder(path: str, targets: list[str], files: set[str]) -> list[str]:
+    """A folder in which mount points are needed: its own entries, and the way to the mount points (bubblewrap makes files)."""
     made = ["--tmpfs", path]
     inside = path if path == "/" else f"{path}/"
     on_the_way: dict[str, list[str]] = {}
@@ -65,5 +65,8 @@ def _folder(path: str, targets: list[str]) -> list[str]:
             made += ["--ro-bind-try", entry.path, entry.path]
     for child, deeper in on_the_way.items():
         further = [target for target in deeper if target != child]
-        made += _folder(child, further) if further else ["--dir", child]
+        if further:
+            made += _folder(child, further, files)
+        elif child not in files:
+            made += ["--dir", child]
     return made
