@@ -11,6 +11,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def process(folder: Path) -> Iterator[Process]:
 
 
 def fetch(url: str, context: ssl.SSLContext, token: str = "", **more: Any) -> tuple[int, Any]:
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     try:
         with urlopen(Request(url, headers=headers, **more), context=context, timeout=10) as answer:
             return answer.status, json.loads(answer.read())
@@ -164,18 +165,41 @@ def test_sigterm_ends_it_cleanly_and_the_port_is_free_again(tmp_path):
     assert again.stop(signal.SIGINT) == 0
 
 
+def definition(group: str) -> dict[str, Any]:
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}}
+    names = {"plural": "things", "kind": "Thing"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"things.{group}"},
+        "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
+    }
+
+
 def test_a_restart_on_sqlite_keeps_objects_and_identity(tmp_path):
     (tmp_path / "t.csv").write_text("t,root,1,system:masters\n")
     flags = (f"--store=sqlite:{tmp_path / 'state.db'}", f"--token-auth-file={tmp_path / 't.csv'}")
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
-    def default_uid(process: Process) -> str:
-        return str(fetch(f"{process.url}/api/v1/namespaces/default", trusting(tmp_path), "t")[1]["metadata"]["uid"])
+    def uid(process: Process, path: str) -> str | None:
+        _, found = fetch(f"{process.url}{path}", trusting(tmp_path), "t")
+        return found["metadata"].get("uid")
+
+    def uids(process: Process) -> list[str | None]:
+        services = [f"/apis/apiregistration.k8s.io/v1/apiservices/v1.g{number}.example" for number in range(3)]
+        return [uid(process, path) for path in ("/api/v1/namespaces/default", *services)]
 
     first = Process(tmp_path, *flags)
-    uid, certificate = default_uid(first), (tmp_path / "apiserver.crt").read_bytes()
+    for number in range(3):
+        made = json.dumps(definition(f"g{number}.example")).encode()
+        assert fetch(f"{first.url}{crds}", trusting(tmp_path), "t", data=made)[0] == 201
+    deadline = time.monotonic() + 30
+    while None in (before := uids(first)):
+        assert time.monotonic() < deadline
+    certificate = (tmp_path / "apiserver.crt").read_bytes()
     assert first.stop(signal.SIGKILL) == -signal.SIGKILL
     second = Process(tmp_path, *flags)
-    assert default_uid(second) == uid
+    assert uids(second) == before
     assert (tmp_path / "apiserver.crt").read_bytes() == certificate
     assert second.stop() == 0
 

@@ -328,6 +328,10 @@ class APIServer:
         def stamp() -> str:
             return format_time(self._now())
 
+        async def register() -> None:
+            await definitions.synced.wait()  # else the APIServices of custom resources would go, and come again
+            await upkeep.start()
+
         return {
             "start-system-namespaces-controller": bootstrap.namespaces,
             "start-cluster-authentication-info-controller": trust.start,
@@ -338,7 +342,7 @@ class APIServer:
             "scheduling/bootstrap-system-priority-classes": bootstrap.plain,
             "priority-and-fairness-config-producer": lambda: bootstrap.flow_schema_status(stamp()),
             "bootstrap-controller": bootstrap.kubernetes_service,
-            "kube-apiserver-autoregistration": upkeep.start,
+            "kube-apiserver-autoregistration": register,
             "start-kubernetes-service-cidr-controller": lambda: bootstrap.service_cidr(stamp()),
         }
 

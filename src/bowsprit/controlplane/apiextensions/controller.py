@@ -70,7 +70,7 @@ class _Once:
 
 
 class DefinitionController:
-    """Follows the definitions of a registry. `start` returns when those that exist are served.
+    """Follows the definitions of a registry. `start` returns when those that exist are served; then `synced` is set.
 
     Args:
         hooks: how conversion webhooks are asked.
@@ -88,6 +88,7 @@ class DefinitionController:
         self._unsubscribe: Callable[[], None] | None = None
         self._served: dict[str, _Served] = {}
         self._claims: dict[str, tuple[str, Obj]] = {}  # definition -> (group, accepted names)
+        self.synced = asyncio.Event()
 
     async def start(self) -> None:
         lister = self._lister()
@@ -96,6 +97,7 @@ class DefinitionController:
             self._claim(crd)
         for name in list(self._claims):
             await self._sync_safely(name)
+        self.synced.set()
         self._task = asyncio.create_task(self._run(), name="crd-controller")
 
     async def stop(self) -> None:
