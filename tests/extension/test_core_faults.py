@@ -75,7 +75,10 @@ class Account:
             self.core.kubectl("create", *binding, f"--clusterrole={self.name}-more", self.subject)
 
     def config(self) -> RestConfig:
-        token = self.core.kubectl("create", "token", self.name, "-n", "default").strip()
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        path = f"/api/v1/namespaces/default/serviceaccounts/{self.name}/token"  # `create token` came with v1.24
+        made = self.core.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(request))
+        token = json.loads(made)["status"]["token"]
         admin = Kubeconfig.load(self.core.kubeconfig).rest_config()
         return RestConfig(server=admin.server, ca_data=admin.ca_data, token=token)
 
