@@ -14,6 +14,7 @@ from bowsprit.konnectivity.agentoptions import AGENT_FLAGS, AgentOptions
 from bowsprit.konnectivity.goflags import FlagError, HelpRequestedError
 from bowsprit.konnectivity.server import ProxyServer, ServerError
 from bowsprit.konnectivity.serveroptions import SERVER_FLAGS, OptionsError, ServerOptions
+from bowsprit.machinery.goformat import quote
 from bowsprit.pki.authority import Authority
 
 CASES = load("flags")
@@ -86,17 +87,66 @@ def test_all_flags_have_an_option_or_are_klogs() -> None:
 
 
 def test_the_go_projects_tests_pass_every_flag_with_a_value() -> None:
-    shown = {"bool": "false", "int": "7", "float32": "0", "duration": "1h0m0s", "strings": "[]", "selector": "a=b"}
+    shown = {
+        "bool": "false", "klog-bool": "true", "int": "7", "uint": "1800", "Level": "4", "severity": "2", "float32": "0",
+        "duration": "1h0m0s", "strings": "[]", "selector": "a=b", "traceLocation": "a.go:1",
+    }  # fmt: skip
     for flags in (SERVER_FLAGS, AGENT_FLAGS):
         arguments = [f"--{flag.name}={shown.get(flag.kind, '')}" for flag in flags]
         values = goflags.parse(flags, arguments, lambda line: None)
         assert values["keepalive_time"] == 3_600_000_000_000
 
 
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("--server-port=0x", 'strconv.ParseInt: parsing "0x": invalid syntax'),
+        ("--kubeconfig-qps=1e50", 'strconv.ParseFloat: parsing "1e50": value out of range'),
+        ("--kubeconfig-qps= 5", 'strconv.ParseFloat: parsing " 5": invalid syntax'),
+        ("--keepalive-time=1m-1s", 'time: unknown unit "m-" in duration "1m-1s"'),
+        ('--cipher-suites="a', 'parse error on line 1, column 3: extraneous or missing " in quoted-field'),
+        ('--cipher-suites="a"b', 'parse error on line 1, column 3: extraneous or missing " in quoted-field'),
+        ('--cipher-suites=a"b', 'parse error on line 1, column 2: bare " in non-quoted-field'),
+        ("--skip-headers=yes", "parse error"),
+        ("--log-file-max-size=-1", "parse error"),
+        ("--log-file-max-size=99999999999999999999", "value out of range"),
+        ("--stderrthreshold=nope", 'strconv.ParseInt: parsing "nope": invalid syntax'),
+        ("--log-backtrace-at=a:1", "syntax error: expect file.go:234"),
+        ("--log-backtrace-at=a.go:0", "negative or zero value for level"),
+        ("--vmodule=a", "syntax error: expect comma-separated list of filename=N"),
+        ("--vmodule=a=-1", "negative value for vmodule level"),
+    ],
+)
+def test_bad_values_are_refused_in_gos_words(argument: str, reason: str) -> None:
+    name, _, value = argument.partition("=")
+    with pytest.raises(FlagError) as raised:
+        goflags.parse(SERVER_FLAGS, [argument], lambda line: None)
+    assert str(raised.value) == f"invalid argument {quote(value)} for {quote(name)} flag: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("--server-count=1_000", 1000),
+        ("--server-count=0x10", 16),
+        ("--server-count=070", 56),
+        ("--kubeconfig-qps=0x1p3", 8.0),
+        ("--cipher-suites=", ()),
+        ('--cipher-suites="a,b",c\nd', ("a,b", "c")),
+        ("--cipher-suites=[]", ("[]",)),
+        ("--stderrthreshold=warning", 1),
+        ("--vmodule=a=1,,b*=0", "a=1,,b*=0"),
+    ],
+)
+def test_values_are_read_as_go_reads_them(argument: str, value: object) -> None:
+    name = argument.partition("=")[0].removeprefix("--").replace("-", "_")
+    assert goflags.parse(SERVER_FLAGS, [argument], lambda line: None)[name] == value
+
+
 def test_help_shows_flags_and_no_secret_ones() -> None:
     with pytest.raises(HelpRequestedError):
         goflags.parse(AGENT_FLAGS, ["--help"], lambda line: None)
-    text = goflags.usage("proxy-agent", "text", AGENT_FLAGS)
+    text = goflags.usage("proxy-agent", AGENT_FLAGS)
     assert "--proxy-server-host string" in text
     assert "--lease-label " not in text
 
@@ -112,6 +162,13 @@ def test_a_value_may_be_the_next_argument() -> None:
     ("cert", "key", "message"),
     [
         ("bad.pem", "srv.key", "tls: failed to find any PEM data in certificate input"),
+        (
+            "srv.key",
+            "srv.key",
+            "tls: failed to find certificate PEM data in certificate input, but did find a private key; "
+            "PEM inputs may have been switched",
+        ),
+        ("srv.crt", "ca.crt", "tls: found a certificate rather than a key in the PEM for the private key"),
         ("srv.crt", "bad.pem", "tls: failed to find any PEM data in key input"),
         ("srv.crt", "ag.key", "tls: private key does not match public key"),
     ],

@@ -105,6 +105,17 @@ def test_connection_close_is_honoured() -> None:
     assert b"\r\nConnection: close\r\n" in reply.data
 
 
+@pytest.mark.parametrize(
+    ("data", "answered"), [(b"", False), (b"C", True), (b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n", True)]
+)
+def test_the_end_of_input_within_a_head_is_a_bad_request(data: bytes, answered: bool) -> None:
+    machine = parser()
+    assert machine.feed(data) == []
+    replies = machine.end()
+    assert [reply.data[:16] for reply in replies] == ([b"HTTP/1.1 400 Bad"] if answered else [])
+    assert all(reply.close for reply in replies)
+
+
 def test_an_endless_head_is_refused() -> None:
     machine = parser()
     actions = []

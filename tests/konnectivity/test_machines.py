@@ -86,7 +86,7 @@ class Client:
     def established(self, packet: Packet) -> None:
         self.up = True
 
-    def refused(self, failure: DialFailure, random: int, error: str) -> None:
+    def refused(self, failure: DialFailure, packet: Packet) -> None:
         self.refusal = failure
         self.over = True
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bowsprit.konnectivity import identifiers
-from bowsprit.konnectivity.goflags import KLOG_FLAGS, Flag, Value
+from bowsprit.konnectivity.goflags import KLOG_FLAGS, Flag
+from bowsprit.konnectivity.govalues import Value
 from bowsprit.konnectivity.serveroptions import HOUR, SECOND, OptionsError, must_exist, pair_of_files
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.time import format_duration

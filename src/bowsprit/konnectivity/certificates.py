@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import ssl
 import warnings
 from collections.abc import Sequence
@@ -22,6 +24,12 @@ _VERSIONS = {
 }
 
 
+_MISMATCHES = {
+    "KEY_VALUES_MISMATCH": "tls: private key does not match public key",
+    "KEY_TYPE_MISMATCH": "tls: private key type does not match public key type",
+}
+
+
 class CertificateError(Exception):
     """A certificate, key or CA file cannot be used."""
 
@@ -31,14 +39,24 @@ def check_pool(path: str) -> None:
     try:
         data = Path(path).read_bytes() if path else _missing(path)
     except OSError as exc:
-        raise CertificateError(f"failed to load CA cert: open {path}: {os.strerror(exc.errno or 2).lower()}") from exc
+        raise CertificateError(f"failed to load CA cert: {_unreadable(path, exc)}") from exc
+    text = ""
     try:
-        found = load_certificates(data)
+        if not load_certificates(data):
+            text = "data does not contain any valid RSA or ECDSA certificates"
     except PKIError:
-        found = []
-    if not found:
-        text = "data does not contain any valid RSA or ECDSA certificates"
+        malformed = "CERTIFICATE" in _block_types(data)
+        text = (
+            "x509: malformed certificate" if malformed else "data does not contain any valid RSA or ECDSA certificates"
+        )
+    if text:
         raise CertificateError(f"failed to load CA cert: error creating pool from {path}: {text}")
+
+
+def _unreadable(path: str, exc: OSError) -> str:
+    """os.ReadFile's error."""
+    action = "read" if exc.errno == errno.EISDIR else "open"
+    return f"{action} {path}: {os.strerror(exc.errno or 2).lower()}"
 
 
 def check_pair(cert: str, key: str) -> None:
@@ -47,19 +65,56 @@ def check_pair(cert: str, key: str) -> None:
     Raises CertificateError.
     """
     what = f"failed to load X509 key pair {cert} and {key}"
-    for path, role in ((cert, "certificate"), (key, "key")):
+    types = []
+    for path in (cert, key):
         try:
-            data = Path(path).read_bytes() if path else _missing(path)
+            types.append(_block_types(Path(path).read_bytes() if path else _missing(path)))
         except OSError as exc:
-            raise CertificateError(f"{what}: open {path}: {os.strerror(exc.errno or 2).lower()}") from exc
-        if b"-----BEGIN" not in data:
-            raise CertificateError(f"{what}: tls: failed to find any PEM data in {role} input")
+            raise CertificateError(f"{what}: {_unreadable(path, exc)}") from exc
+    fault = _certificate_fault(types[0]) or _key_fault(types[1])
+    if fault:
+        raise CertificateError(f"{what}: tls: {fault}")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
     except (OSError, ssl.SSLError) as exc:
-        mismatch = getattr(exc, "reason", "") == "KEY_VALUES_MISMATCH"
-        reason = "tls: private key does not match public key" if mismatch else str(exc)
+        reason = _MISMATCHES.get(getattr(exc, "reason", ""), str(exc))
         raise CertificateError(f"{what}: {reason}") from exc
+
+
+def _block_types(data: bytes) -> list[str]:
+    found = re.findall(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", data, re.DOTALL)
+    return [name.decode() for name in found]
+
+
+def _certificate_fault(types: list[str]) -> str:
+    if "CERTIFICATE" in types:
+        return ""
+    if not types:
+        return "failed to find any PEM data in certificate input"
+    if len(types) == 1 and types[0].endswith("PRIVATE KEY"):
+        return (
+            "failed to find certificate PEM data in certificate input, but did find a private key; "
+            "PEM inputs may have been switched"
+        )
+    skipped = " ".join(types)
+    return (
+        'failed to find "CERTIFICATE" PEM block in certificate input after skipping PEM blocks of the following types: '
+        f"[{skipped}]"
+    )
+
+
+def _key_fault(types: list[str]) -> str:
+    if any(name == "PRIVATE KEY" or name.endswith(" PRIVATE KEY") for name in types):
+        return ""
+    if not types:
+        return "failed to find any PEM data in key input"
+    if types == ["CERTIFICATE"]:
+        return "found a certificate rather than a key in the PEM for the private key"
+    skipped = " ".join(types)
+    return (
+        'failed to find PEM block with type ending in "PRIVATE KEY" in key input after skipping PEM blocks of the '
+        f"following types: [{skipped}]"
+    )
 
 
 def server_context(

@@ -93,17 +93,17 @@ def _parse(network: str, address: str) -> tuple[str, int]:
     try:
         return host, socket.getservbyname(service.lower(), network[:3])
     except (OSError, ValueError):
-        raise DialFailedError(f"dial {network}: lookup {network}/{service}: unknown port") from None
+        protocol = network.rstrip("46")
+        raise DialFailedError(f"dial {network}: lookup {protocol}/{service}: unknown port") from None
 
 
 async def _resolve(network: str, host: str, port: int) -> list[_Address]:
     family, kind = _NETWORKS[network]
     if family is not socket.AF_INET6 and _is_ipv4(host):  # nearly always, so without a look-up
         return [(socket.AF_INET, (host, port))]
-    try:
-        literal = ipaddress.ip_address(host.partition("%")[0]) if host else None
-    except ValueError:
-        literal = None
+    literal = _literal(host)
+    if isinstance(literal, ipaddress.IPv6Address) and literal.ipv4_mapped is not None:
+        return await _resolve(network, str(literal.ipv4_mapped), port)
     if literal is not None:
         wanted = socket.AF_INET if literal.version == 4 else socket.AF_INET6
         if family not in (socket.AF_UNSPEC, wanted):
@@ -115,16 +115,42 @@ async def _resolve(network: str, host: str, port: int) -> list[_Address]:
         return [each for each in both if family in (socket.AF_UNSPEC, each[0])]
     if not _is_domain_name(host):
         raise DialFailedError(f"dial {network}: lookup {host}: no such host")
+    if _is_old_ipv4(host):
+        raise DialFailedError(f"dial {network}: lookup {host} on {_resolver()}: no such host")
     try:
-        infos = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=kind)
+        infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
     except socket.gaierror as exc:
-        reason = "server misbehaving" if exc.errno == socket.EAI_AGAIN else "no such host"
-        if exc.errno == socket.EAI_AGAIN and not _resolver_answers():
-            reason = "no such host"
-        raise DialFailedError(f"dial {network}: lookup {host} on {_resolver()}: {reason}") from None
+        raise DialFailedError(f"dial {network}: {lookup_failure(host, exc)}") from None
     except UnicodeError:
         raise DialFailedError(f"dial {network}: lookup {host}: no such host") from None
+    infos = [info for info in infos if family in (socket.AF_UNSPEC, info[0])]
+    if not infos:
+        raise DialFailedError(f"dial {network}: address {host}: no suitable address found")
     return [(int(info[0]), info[4]) for info in sorted(infos, key=lambda info: info[0] == socket.AF_INET6)]
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _is_old_ipv4(host: str) -> bool:
+    """Whether the C library would read a name like ``0x7f000001`` as an address, which Go asks the DNS about."""
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return False
+    return True
+
+
+def lookup_failure(host: str, exc: socket.gaierror) -> str:
+    """Why a name has no address, in the words of Go's net.DNSError."""
+    if not _is_domain_name(host):
+        return f"lookup {host}: no such host"
+    misbehaving = exc.errno == socket.EAI_AGAIN and _resolver_answers()
+    return f"lookup {host} on {_resolver()}: {'server misbehaving' if misbehaving else 'no such host'}"
 
 
 async def _connect_all(network: str, address: str, targets: list[_Address], connect: Connect, timeout: float) -> None:
@@ -163,8 +189,10 @@ def _failure(network: str, address: str, family: int, target: object, exc: Excep
 
 
 def _is_domain_name(name: str) -> bool:
-    """Go's net.isDomainName, roughly: letters, digits, ``-`` and ``_`` in labels of at most 63."""
+    """Go's net.isDomainName, roughly: letters, digits, ``-`` and ``_`` in labels of at most 63; not digits alone."""
     labels = name.removesuffix(".").split(".")
+    if not re.search(r"[^0-9.]", name):
+        return False
     pattern = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
     return len(name) <= 254 and all(pattern.fullmatch(label) for label in labels)
 

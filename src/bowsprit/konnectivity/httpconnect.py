@@ -79,6 +79,10 @@ class HttpConnectParser:
             if isinstance(action, Connect) or action.close:
                 return result
 
+    def end(self) -> list[Reply]:
+        """What to answer to a client that sends no more: nothing between requests, 400 within a header block."""
+        return [_error("400 Bad Request")] if self._buffer else []
+
     def _end_of_head(self) -> int:
         """The length of the header block; a malformed request line ends it early, as Go reads line by line."""
         first = self._buffer.find(b"\n")

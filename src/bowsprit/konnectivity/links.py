@@ -38,8 +38,8 @@ class FrontendPort(Protocol):
     def established(self, packet: Packet) -> None:
         """The dial succeeded."""
 
-    def refused(self, failure: DialFailure, random: int, error: str) -> None:
-        """The dial failed."""
+    def refused(self, failure: DialFailure, packet: Packet) -> None:
+        """The dial failed: ``packet`` is the DIAL_RSP that says so."""
 
     def deliver(self, link: Link, packet: Packet) -> None:
         """DATA for the client; calls ``router.delivered(link, size)`` when it has left, now or later."""

@@ -16,7 +16,8 @@ import uvloop
 from bowsprit.konnectivity import goflags
 from bowsprit.konnectivity.agent import AgentError, ProxyAgent
 from bowsprit.konnectivity.agentoptions import AGENT_FLAGS, AgentOptions
-from bowsprit.konnectivity.goflags import Flag, FlagError, HelpRequestedError, Value
+from bowsprit.konnectivity.goflags import Flag, FlagError, HelpRequestedError
+from bowsprit.konnectivity.govalues import Value
 from bowsprit.konnectivity.server import ProxyServer, ServerError
 from bowsprit.konnectivity.serveroptions import SERVER_FLAGS, ServerOptions
 
@@ -63,10 +64,10 @@ def _run(
         _log_to_stderr(verbosity if isinstance(verbosity, int) else 4)
         return uvloop.run(main(values))
     except HelpRequestedError:
-        print(goflags.usage(program, text, flags), end="")
+        print(f"{text}\n\n{goflags.usage(program, flags)}", end="")
         return 0
     except (FlagError, failure) as exc:
-        print(f"Error: {exc}\n{goflags.usage(program, text, flags)}", file=sys.stderr)
+        print(f"Error: {exc}\n{goflags.usage(program, flags)}", file=sys.stderr)
         log.error("error: %s", exc)
         return 1
     except KeyboardInterrupt:

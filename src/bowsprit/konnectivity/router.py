@@ -395,7 +395,7 @@ class Router:
             self._note(f"agent {backend.agent_id!r} could not dial {dial.address!r}: {packet.error}")
             self._observer.dial_failed(DialFailure.ERROR_RESPONSE)
             self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
-            dial.frontend.port.refused(DialFailure.ERROR_RESPONSE, packet.random, packet.error)
+            dial.frontend.port.refused(DialFailure.ERROR_RESPONSE, packet)
             return
         now = self._clock()
         dial.backend = backend  # whoever answers has the connection
@@ -505,7 +505,7 @@ class Router:
 
     def _refuse(self, frontend: Frontend, failure: DialFailure, random: int, error: str) -> None:
         self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
-        frontend.port.refused(failure, random, error)
+        frontend.port.refused(failure, Packet(PacketType.DIAL_RSP, random=random, error=error))
 
     def _close_frontend(self, frontend: Frontend, connect_id: int, error: str) -> None:
         self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from bowsprit.client.rest import RestClient
-from bowsprit.konnectivity import identifiers, kubeclient, pages, serveroptions
+from bowsprit.konnectivity import godial, identifiers, kubeclient, pages, serveroptions
 from bowsprit.konnectivity.backends import Backend, Backends, parse_strategies
 from bowsprit.konnectivity.certificates import CertificateError, server_context
 from bowsprit.konnectivity.leases import LeaseController
@@ -414,6 +415,8 @@ async def _listening(host: str, port: int, opening: Awaitable[T]) -> T:
         raise OSError(f"failed to listen on {host}:{port}: listen tcp: address {port}: invalid port")
     try:
         return await opening
+    except socket.gaierror as exc:
+        raise OSError(f"failed to listen on {host}:{port}: listen tcp: {godial.lookup_failure(host, exc)}") from exc
     except OSError as exc:
         reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
         raise OSError(f"failed to listen on {host}:{port}: listen tcp {host}:{port}: bind: {reason}") from exc
@@ -429,7 +432,7 @@ def _unix_socket(path: str, delete_existing: bool) -> socket.socket:
         sock.bind(path)
     except OSError as exc:
         sock.close()
-        reason = os.strerror(exc.errno or 0).lower()
+        reason = os.strerror(exc.errno or errno.EINVAL).lower()  # no number: the path is too long for an address
         text = f"listen unix {path}: bind: {reason}"
         raise OSError(f"failed to get uds listener: failed to listen(unix) name {path}: {text}") from exc
     finally:

@@ -7,7 +7,8 @@ import os
 from dataclasses import dataclass
 
 from bowsprit.konnectivity.backends import parse_strategies
-from bowsprit.konnectivity.goflags import KLOG_FLAGS, Flag, Value
+from bowsprit.konnectivity.goflags import KLOG_FLAGS, Flag
+from bowsprit.konnectivity.govalues import Value
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.time import format_duration
 
@@ -249,14 +250,5 @@ def parse_labels(text: str) -> dict[str, str]:
         key, equals, value = pair.partition("=")
         if not equals or "=" in value:
             raise OptionsError(f"invalid label format: {pair}")
-        key, value = key.strip(), value.strip()
-        from bowsprit.machinery.validation import is_qualified_name, is_valid_label_value
-
-        problems = is_qualified_name(key)
-        if problems:
-            raise OptionsError(f"invalid label key: {key}. Errors: [{' '.join(problems)}]")
-        problems = is_valid_label_value(value)
-        if problems:
-            raise OptionsError(f"invalid label value: {value}. Errors: [{' '.join(problems)}]")
-        result[key] = value
+        result[key.strip()] = value.strip()
     return result

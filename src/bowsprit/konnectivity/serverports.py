@@ -8,7 +8,7 @@ import random
 import select
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import cast
 
@@ -122,8 +122,8 @@ class GrpcFrontend:
     def established(self, packet: Packet) -> None:
         self.send(packet)
 
-    def refused(self, failure: DialFailure, random: int, error: str) -> None:
-        self.send(Packet(PacketType.DIAL_RSP, random=random, error=error))
+    def refused(self, failure: DialFailure, packet: Packet) -> None:
+        self.send(packet)
 
     def deliver(self, link: Link, packet: Packet) -> None:
         self._stream.send((packet.encode(),))
@@ -238,7 +238,10 @@ class HttpFrontend(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._parser is not None or not self.half_close:
+        if self._parser is not None:
+            self._act(self._parser.end())
+            return False
+        if not self.half_close:
             return False
         if self._established:
             self._end_of_input()
@@ -266,7 +269,10 @@ class HttpFrontend(asyncio.BufferedProtocol):
 
     def _parse(self, view: memoryview) -> None:
         assert self._parser is not None
-        for action in self._parser.feed(view):
+        self._act(self._parser.feed(view))
+
+    def _act(self, actions: Sequence[httpconnect.Connect | httpconnect.Reply]) -> None:
+        for action in actions:
             if isinstance(action, httpconnect.Connect):
                 self._parser = None
                 self._stop_timer()
@@ -317,8 +323,8 @@ class HttpFrontend(asyncio.BufferedProtocol):
         if self._eof:
             self._end_of_input()
 
-    def refused(self, failure: DialFailure, random: int, error: str) -> None:
-        self._write(httpconnect.refusal(failure, error))
+    def refused(self, failure: DialFailure, packet: Packet) -> None:
+        self._write(httpconnect.refusal(failure, packet.error))
         self.finish()
 
     def deliver(self, link: Link, packet: Packet) -> None:

@@ -131,7 +131,7 @@ _NANOSECONDS = {
     "m": 60_000_000_000,
     "h": 3600_000_000_000,
 }
-_DURATION_PART = re.compile(r"(\d*)(?:\.(\d*))?([a-zµμ]+|[^\d.]*)", re.ASCII)
+_DURATION_PART = re.compile(r"(\d*)(?:\.(\d*))?([^\d.]*)", re.ASCII)
 
 
 def parse_duration(text: str) -> int:
