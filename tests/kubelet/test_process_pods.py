@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -102,6 +103,13 @@ def test_a_process_sees_its_environment_volumes_and_token(cluster: Cluster) -> N
     assert 'User \\"system:serviceaccount:default:default\\" cannot list resource \\"pods\\"' in told[5]
     assert not Path("/etc/nowhere").exists()
     assert not Path("/etc/oops").exists()  # what is written beside the volumes is the process's own
+
+
+def test_a_volume_over_this_interpreter_does_not_hide_it(cluster: Cluster) -> None:
+    over = {"volumeMounts": [{"name": "over", "mountPath": str(Path(sys.prefix).parent)}]}
+    script = "import bowsprit, pathlib; pathlib.Path(bowsprit.__file__).read_bytes(); print('here')"
+    create(cluster, pod("over", "python", "-c", script, container=over, volumes=[{"name": "over", "emptyDir": {}}]))
+    assert ended(cluster, "over")["phase"] == "Succeeded", cluster.kubectl("logs", "over")
 
 
 def test_exit_codes_and_restarts_are_those_of_the_process(cluster: Cluster) -> None:

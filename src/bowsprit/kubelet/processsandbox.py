@@ -7,6 +7,7 @@ a temporary file system with the folder's own entries bound into it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,9 @@ def arguments(mounts: list[Mount], workdir: str, environment: Mapping[str, str])
     made += ["--dev", "/dev", "--proc", "/proc"]
     for target, mount in wanted:
         made += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), target]
-    if any(_real(workdir).startswith(f"{target}/") for target, _ in wanted) and os.path.isdir(workdir):
-        made += ["--ro-bind", workdir, _real(workdir)]  # a volume has been put over it
+    for folder in _needed(workdir):
+        if any(folder.startswith(f"{target}/") for target, _ in wanted):
+            made += ["--ro-bind", folder, folder]  # a volume has been put over it
     made += ["--clearenv"]
     for key, value in environment.items():
         made += ["--setenv", key, value]
@@ -42,6 +44,12 @@ def arguments(mounts: list[Mount], workdir: str, environment: Mapping[str, str])
 def _real(path: str) -> str:
     """The path without symbolic links on the way, such as /var/run."""
     return os.path.realpath(path)
+
+
+def _needed(workdir: str) -> list[str]:
+    """The folders without which a command cannot start: its own, and those of this interpreter, whose commands come first."""
+    wanted = {_real(path) for path in (workdir, sys.prefix, sys.base_prefix, *sys.path) if os.path.isdir(path)}
+    return sorted(path for path in wanted if not any(path.startswith(f"{other}/") for other in wanted))
 
 
 def _folder(path: str, targets: list[str], files: set[str]) -> list[str]:
