@@ -32,9 +32,8 @@ def arguments(mounts: list[Mount], workdir: str, environment: Mapping[str, str])
     made += ["--dev", "/dev", "--proc", "/proc"]
     for target, mount in wanted:
         made += ["--ro-bind" if mount.read_only else "--bind", str(mount.source), target]
-    for folder in _needed(workdir):
-        if any(folder.startswith(f"{target}/") for target, _ in wanted):
-            made += ["--ro-bind", folder, folder]  # a volume has been put over it
+    for folder in _hidden(workdir, [target for target, _ in wanted]):
+        made += ["--ro-bind", folder, folder]
     made += ["--clearenv"]
     for key, value in environment.items():
         made += ["--setenv", key, value]
@@ -46,10 +45,11 @@ def _real(path: str) -> str:
     return os.path.realpath(path)
 
 
-def _needed(workdir: str) -> list[str]:
-    """The folders without which a command cannot start: its own, and those of this interpreter, whose commands come first."""
-    wanted = {_real(path) for path in (workdir, sys.prefix, sys.base_prefix, *sys.path) if os.path.isdir(path)}
-    return sorted(path for path in wanted if not any(path.startswith(f"{other}/") for other in wanted))
+def _hidden(workdir: str, targets: list[str]) -> list[str]:
+    """Folders that lie below a volume, but without which no command starts: its own, and those of this interpreter."""
+    needed = {_real(path) for path in (workdir, sys.prefix, sys.base_prefix, *sys.path) if os.path.isdir(path)}
+    hidden = {path for path in needed if any(path.startswith(f"{target}/") for target in targets)}
+    return sorted(path for path in hidden if not any(path.startswith(f"{other}/") for other in hidden))
 
 
 def _folder(path: str, targets: list[str], files: set[str]) -> list[str]:
