@@ -142,7 +142,7 @@ def test_a_deleted_pod_is_asked_to_end_first(cluster: Cluster) -> None:
 
 
 def test_a_pod_whose_deadline_is_over_is_ended(cluster: Cluster) -> None:
-    create(cluster, pod("late", "sh", "-c", "echo $$$$; while true; do sleep 0.05; done", activeDeadlineSeconds=1))
+    create(cluster, pod("late", "sh", "-c", "echo $$$$; while true; do sleep 0.05; done", activeDeadlineSeconds=3))
     assert ended(cluster, "late")["reason"] == "DeadlineExceeded"
     number = int(cluster.kubectl("logs", "late"))
     eventually(lambda: not Path(f"/proc/{number}").exists())
