@@ -86,7 +86,12 @@ def test_the_target_is_the_request_line(request_line: str, address: str) -> None
     [
         ("GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 Bad Request: missing required Host header\r\n"),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a b\r\n\r\n", b"HTTP/1.1 400 Bad Request: malformed Host header\r\n"),
-        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", b"HTTP/1.1 400 Bad Request: invalid header value\r\n"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n"),
+        ("CONNECT a:1 HTTP/1.1\r\nX : y\r\n\r\n", b"HTTP/1.1 400 Bad Request: invalid header name\r\n"),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a/b\r\n\r\n", b"HTTP/1.1 400 Bad Request: malformed Host header\r\n"),
+        ("GET / HTTP/1.1\r\nHost: x\r\nExpect: x\r\n\r\n", b"HTTP/1.1 417 Expectation Failed\r\n"),
+        ("GET / HTTP/1.1\r\nno colon\r\n", b"HTTP/1.1 400 Bad Request\r\n"),
+        ("CONNECT a:1#x HTTP/1.1\r\n", b"HTTP/1.1 400 Bad Request\r\n"),
         ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", b"HTTP/1.1 501 Not Implemented\r\n"),
         ("CONNECT a:1 HTTP/2.0\r\n\r\n", b"HTTP/1.1 505 HTTP Version Not Supported: unsupported protocol version\r\n"),
     ],
@@ -96,6 +101,51 @@ def test_bad_requests_are_told_why(head: str, start: bytes) -> None:
     assert isinstance(reply, Reply)
     assert reply.close
     assert reply.data.startswith(start)
+
+
+REFUSED = b"HTTP/1.1 405 Method Not Allowed\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+NEXT = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("data", "closes"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + NEXT, [False, False]),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc\r\n" + NEXT, [False, False]),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n", [True]),
+        (CHUNKED + b"3;x=y\r\nabc\r\n0\r\nA: b\r\n\r\n" + NEXT, [False, False]),
+        (CHUNKED + b"0\r\n\r\n" + NEXT, [False, False]),
+        (CHUNKED + b"0\r\nno colon\r\n\r\n", [True]),
+        (CHUNKED + b"g\r\n", [True]),
+        (CHUNKED + b"5\r\nhello", []),
+        (CHUNKED + b"100000\r\n" + bytes(300_000), [True]),
+    ],
+)
+def test_bodies_are_read_past_before_the_answer(data: bytes, closes: list[bool], step: int) -> None:
+    replies = feed(data, max(step, len(data) // 200))
+    assert all(isinstance(reply, Reply) and reply.data.startswith(REFUSED) for reply in replies)
+    assert [reply.close for reply in replies if isinstance(reply, Reply)] == closes
+
+
+def test_the_end_of_input_within_a_body_closes() -> None:
+    machine = parser()
+    assert machine.feed(CHUNKED + b"5\r\nhe") == []
+    (reply,) = machine.end()
+    assert reply.close
+    assert reply.data.startswith(REFUSED)
+
+
+def test_old_clients_keep_their_connection_if_they_ask() -> None:
+    (reply,) = feed(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+    assert isinstance(reply, Reply)
+    assert not reply.close
+    assert b"\r\nConnection: keep-alive\r\n" in reply.data
+    (reply,) = feed(b"GET / HTTP/1.0\r\n\r\n")
+    assert isinstance(reply, Reply)
+    assert reply.close
+    assert b"Connection" not in reply.data
 
 
 def test_connection_close_is_honoured() -> None:
