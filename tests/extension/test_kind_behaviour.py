@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -598,3 +599,15 @@ async def test_plain_pydantic_models_keep_their_names() -> None:
             gvr, {"apiVersion": "plain.example.com/v1", "kind": "Plain", "metadata": {"name": "a"}}, namespace="default"
         )
         assert made["spec"] == {"some_text": "x"}
+
+
+async def test_an_outdated_hash_gets_the_newest_document_and_no_redirect(client: RestClient) -> None:
+    path = f"/openapi/v3/apis/{GROUP}/v1"
+    index = json.loads((await client.raw("GET", "/openapi/v3")).body)
+    url = index["paths"][f"apis/{GROUP}/v1"]["serverRelativeURL"]
+    current = await client.raw("GET", path, params={"hash": url.partition("hash=")[2]})
+    outdated = await client.raw("GET", path, params={"hash": "0123"})
+    assert (current.status, outdated.status) == (200, 200)
+    assert outdated.body == current.body
+    assert "immutable" in current.headers["Cache-Control"]
+    assert "Cache-Control" not in outdated.headers or "immutable" not in outdated.headers["Cache-Control"]

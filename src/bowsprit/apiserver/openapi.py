@@ -55,6 +55,7 @@ class OpenAPI:
         self._lock = asyncio.Lock()
         self.encode_v2: Callable[[Obj], bytes] | None = None
         self.encode_v3: Callable[[Obj], bytes] | None = None
+        self.redirects = True  # from the hash of an older document to the newest; False: the newest is the answer
 
     def put(self, path: str, supplier: Supplier) -> None:
         """Publishes (or replaces) the v3 document of a path."""
@@ -135,10 +136,11 @@ class OpenAPI:
         etag = f'"{document.digest}"'
         headers = [("Etag", etag), ("Vary", "Accept")]
         wanted = ctx.query.get("hash") if ctx.query else None
-        if wanted:
-            if wanted != document.digest:
+        if wanted and wanted != document.digest:
+            if self.redirects:
                 location = f"/openapi/v3/{path}?hash={document.digest}"
                 return Answer(301, b"", "application/json", [*headers, ("Location", location)])
+        elif wanted:
             headers.append(("Cache-Control", "public, immutable"))
             headers.append(("Expires", formatdate(time() + _YEAR, usegmt=True)))
         if request.headers.get("If-None-Match") == etag:

@@ -49,6 +49,8 @@ class Publication:
         )
         self._documents.set_v2(self._second)
         self._documents.encode_v2 = encode_v2
+        # The core's index is up to a minute older than ours, and it passes no redirects on.
+        self._documents.redirects = False
 
     def _second(self) -> Obj:
         served = self._registry.group_versions()
