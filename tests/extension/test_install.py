@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 import pytest
 from played_node import PlayedNode, played
 from serving_apps import eventually, greetings
 
+from bowsprit.cli.extension_setup import Seconds
 from bowsprit.client.resources import CLUSTER_ROLES, CONFIG_MAPS, NAMESPACES, SECRETS
 from bowsprit.client.rest import RestClient
 from bowsprit.cluster.embedded import free_port
@@ -291,3 +293,14 @@ async def test_the_secret_that_pods_mount_does_not_hold_the_key_of_the_authority
     authority = (await case.stored()).ca_key_pem
     assert authority
     assert authority not in b64decode(mounted["data"]["tls.key"])
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90.0), ("1.5", 1.5), ("90s", 90.0), ("2m", 120.0)])
+def test_time_limits_are_seconds_or_durations(text: str, seconds: float) -> None:
+    assert Seconds().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["x", "", "0", "-5s", "5 minutes"])
+def test_what_is_no_time_limit_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Seconds().convert(text, None, None)

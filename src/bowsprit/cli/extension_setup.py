@@ -23,6 +23,25 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
+
+class Seconds(click.ParamType[float]):
+    """Seconds, or a duration as kubectl's flags have it: 90, 90s, 2m."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from bowsprit.machinery.time import parse_duration
+
+        text = str(value)
+        try:
+            seconds = float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text) / 1e9
+        except ValueError:
+            self.fail(f"{text!r} is neither seconds nor a duration such as 90s or 2m", param, ctx)
+        if seconds < 1:
+            self.fail("it must be a second or more", param, ctx)
+        return seconds
+
+
 _APP = click.argument("spec", metavar="MODULE:APP")
 _NAMESPACE = click.option(
     "-n", "--namespace", default="", metavar="NAME", help="[default: the app's name with -system]"
@@ -33,7 +52,7 @@ _KUBECONFIG = click.option(
 _CERT_MANAGER = click.option("--cert-manager", is_flag=True, help="Let cert-manager make and renew the certificates.")
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 _TIMEOUT = click.option(
-    "--timeout", type=click.FloatRange(1), default=120.0, show_default=True, metavar="SECONDS", help="For each wait."
+    "--timeout", type=Seconds(), default=120.0, show_default="2m", metavar="DURATION", help="For each wait."
 )
 _OUTPUT = click.option(
     "-o", "--output", "form", type=click.Choice(["json"]), help="One JSON object per step on stdout."

@@ -90,7 +90,7 @@ class Rollout:
         return f"Deployment {self._namespace}/{self._app.name}: {ready}{': ' + why if why else ''}", hint
 
     async def _pod_problem(self) -> tuple[str, str]:
-        """What the pods say about themselves; raises ExtensionError when waiting is of no use."""
+        """(what the pods say about themselves, a hint)."""
         selector = f"app.kubernetes.io/name={self._app.name}"
         listed = await self._client.list(PODS, namespace=self._namespace, label_selector=selector)
         logs = f"kubectl logs -n {self._namespace} deployment/{self._app.name}"
@@ -98,16 +98,24 @@ class Rollout:
         if not listed["items"]:
             return "there is no pod", f"kubectl describe deployment,replicaset -n {self._namespace}"
         for pod in listed["items"]:
+            name = pod["metadata"]["name"]
             for container in nested(pod, "status", "containerStatuses", default=[]):
                 waiting = nested(container, "state", "waiting", default={})
                 if (reason := waiting.get("reason")) in _HOPELESS:
-                    text = f"pod {pod['metadata']['name']}: {reason}: {waiting.get('message', '')}"
+                    text = f"pod {name}: {reason}: {waiting.get('message', '')}"
                     image = nested(pod, "spec", "containers", default=[{}])[0].get("image", "")
                     hint = f"build and push the image {image}, or give --image" if "mage" in reason else logs
                     return text.rstrip(": "), hint
             for condition in nested(pod, "status", "conditions", default=[]):
                 if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-                    return f"pod {pod['metadata']['name']}: {condition.get('message', 'not scheduled')}", describe
+                    return f"pod {name}: {condition.get('message', 'not scheduled')}", describe
+            node = nested(pod, "spec", "nodeName", default="")
+            if not node:
+                return f"pod {name}: no scheduler has looked at it", "is a kube-scheduler running?"
+            if nested(pod, "status", "phase", default="Pending") == "Pending" and not nested(
+                pod, "status", "containerStatuses", default=[]
+            ):
+                return f"pod {name}: node {node} has not started it", describe
         return "the pods are not ready yet", logs
 
     async def _endpoint_problem(self) -> tuple[str, str]:
