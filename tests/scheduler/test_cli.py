@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bowsprit.cli.controller_manager import client_config
 from bowsprit.cli.main import main
 from bowsprit.scheduler.config import default_config, load
 from bowsprit.scheduler.explain import explain_pod, render
@@ -39,6 +40,12 @@ def test_a_wrong_configuration_ends_with_upstreams_message(capsys, tmp_path):
     code, _, err = run(capsys, "run", "--config", file)
     assert code == 1
     assert 'FilterPlugin "NoSuchPlugin" does not exist' in err
+
+
+def test_the_address_of_the_server_needs_no_kubeconfig(monkeypatch, tmp_path):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    flags = {"kubeconfig": None, "master": "http://127.0.0.1:8080/", "kube_api_qps": 50.0, "kube_api_burst": 100}
+    assert client_config(flags, "kube-scheduler").server == "http://127.0.0.1:8080"
 
 
 def test_an_unknown_flag_is_refused_as_upstream_does(capsys):

@@ -135,19 +135,22 @@ async def _serve(flags: dict[str, Any]) -> None:
 
 
 def client_config(flags: dict[str, Any], component: str) -> Any:
-    """The RestConfig that --kubeconfig and --master name."""
+    """The RestConfig that --kubeconfig and --master name; --master alone needs no kubeconfig."""
     from dataclasses import replace
 
-    from bowsprit.client.config import in_cluster_config
+    from bowsprit.client.config import RestConfig, in_cluster_config
     from bowsprit.client.kubeconfig import Kubeconfig
     from bowsprit.client.transport import with_component
 
-    if flags["kubeconfig"] is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+    master = (flags.get("master") or "").rstrip("/")
+    if flags["kubeconfig"] is None and master:
+        config = RestConfig(server=master)
+    elif flags["kubeconfig"] is None and "KUBERNETES_SERVICE_HOST" in os.environ:
         config = in_cluster_config()
     else:
         config = Kubeconfig.load(flags["kubeconfig"]).rest_config()
-    if flags.get("master"):
-        config = replace(config, server=flags["master"].rstrip("/"))
+    if master:
+        config = replace(config, server=master)
     return replace(with_component(config, component), qps=flags["kube_api_qps"], burst=flags["kube_api_burst"])
 
 

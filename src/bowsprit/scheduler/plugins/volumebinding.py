@@ -38,11 +38,12 @@ _KEY = "VolumeBinding"
 
 @dataclass(slots=True)
 class PodClaims:
-    """A pod's claims in a cycle."""
+    """A pod's claims in a cycle. Where a profile disables the Filter point nothing is examined, so nothing is bound."""
 
     bound: list[Obj] = field(default_factory=list)
     delayed: list[Obj] = field(default_factory=list)
     immediate: list[Obj] = field(default_factory=list)
+    examined: bool = False
 
 
 @dataclass(slots=True)
@@ -278,11 +279,14 @@ class VolumeBinding:
         return False
 
     def filter(self, state: CycleState, pod: PodInfo, node: NodeInfo) -> Status | None:
-        code, _ = self.find(state.data[_KEY], node)
+        claims: PodClaims = state.data[_KEY]
+        claims.examined = True
+        code, _ = self.find(claims, node)
         return self.explain(state, pod, code) if code else None
 
     def filter_rows(self, state: CycleState, pod: PodInfo, nodes: NodeColumns) -> Ints | None:
         claims: PodClaims = state.data[_KEY]
+        claims.examined = True
         if claims.delayed and not all(map(self._fits_everywhere, claims.delayed)):
             codes: Ints = np.zeros(nodes.size, dtype=np.int64)
             for row in nodes.order.tolist():
@@ -322,7 +326,7 @@ class VolumeBinding:
 
     def reserve(self, state: CycleState, pod: PodInfo, node_name: str) -> Status | None:
         claims: PodClaims | None = state.data.get(_KEY)
-        if claims is None or not claims.delayed:
+        if claims is None or not claims.examined or not claims.delayed:
             return None
         node = self._handle.cache.nodes.node(node_name)
         if node is None:
