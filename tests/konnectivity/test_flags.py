@@ -143,6 +143,26 @@ def test_values_are_read_as_go_reads_them(argument: str, value: object) -> None:
     assert goflags.parse(SERVER_FLAGS, [argument], lambda line: None)[name] == value
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["-hv"], "flag needs an argument: 'v' in -v"),
+        (["-x"], "unknown shorthand flag: 'x' in -x"),
+        (["-hx=1"], "unknown shorthand flag: 'x' in -x=1"),
+        (["--help", "--nope"], "unknown flag: --nope"),
+        (["--"], ""),
+        (["--help=false", "-v3", "-v=4", "-v", "5", "word"], ""),
+    ],
+)
+def test_letters_and_help(arguments: list[str], reason: str) -> None:
+    if not reason:
+        assert goflags.parse(SERVER_FLAGS, arguments, lambda line: None)["v"] in (4, 5)
+        return
+    with pytest.raises(FlagError) as raised:
+        goflags.parse(SERVER_FLAGS, arguments, lambda line: None)
+    assert str(raised.value) == reason
+
+
 def test_help_shows_flags_and_no_secret_ones() -> None:
     with pytest.raises(HelpRequestedError):
         goflags.parse(AGENT_FLAGS, ["--help"], lambda line: None)

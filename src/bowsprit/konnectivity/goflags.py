@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bowsprit.konnectivity import govalues
@@ -67,8 +67,7 @@ _HELP = Flag("help", "bool", False, "print this", shorthand="h")
 
 def parse(flags: Iterable[Flag], arguments: Sequence[str], warn: Callable[[str], None]) -> dict[str, Value]:
     """The values by field name, defaults included. ``warn`` gets deprecations. Raises FlagError, HelpRequestedError."""
-    table = {flag.name: flag for flag in flags}
-    short = {flag.shorthand: flag for flag in table.values() if flag.shorthand}
+    table = {flag.name: flag for flag in (*flags, _HELP)}
     values: dict[str, Value] = {flag.field: flag.default for flag in table.values() if not flag.target}
     rest = list(arguments)
     while rest:
@@ -77,36 +76,52 @@ def parse(flags: Iterable[Flag], arguments: Sequence[str], warn: Callable[[str],
             break
         if not argument.startswith("-") or argument == "-":
             continue  # upstream's commands take no arguments and ignore them
-        if argument.startswith("--"):
-            name, equals, text = argument[2:].partition("=")
-            if not name or name.startswith("-"):
-                raise FlagError(f"bad flag syntax: {argument}")
-            flag = table.get(name)
-            if flag is None:
-                if name == "help":
-                    raise HelpRequestedError
-                raise FlagError(f"unknown flag: --{name}")
-            shown = f"--{name}"
-        else:
-            letter, text = argument[1], argument[2:]
-            if letter == "h":
-                raise HelpRequestedError
-            if letter not in short:
-                raise FlagError(f"unknown shorthand flag: {_go_rune(letter)} in {argument}")
-            flag, equals, text = short[letter], "=" if text else "", text.removeprefix("=")
-            shown = f"-{letter}"
-        if not equals:
-            if flag.kind in govalues.BOOLEANS:
-                text = "true"
-            elif not rest:
-                missing = f"{_go_rune(shown[1])} in {argument}" if len(shown) == 2 else shown
-                raise FlagError(f"flag needs an argument: {missing}")
-            else:
-                text = rest.pop(0)
-        values[flag.field] = _value(flag, text)
-        if flag.deprecated:
-            warn(f"Flag --{flag.name} has been deprecated, {flag.deprecated}")
+        for flag, text in _long(table, argument, rest) if argument[1] == "-" else _short(table, argument, rest):
+            values[flag.field] = _value(flag, text)
+            if flag.deprecated:
+                warn(f"Flag --{flag.name} has been deprecated, {flag.deprecated}")
+    if values.pop(_HELP.field):
+        raise HelpRequestedError
     return values
+
+
+def _long(table: dict[str, Flag], argument: str, rest: list[str]) -> Iterator[tuple[Flag, str]]:
+    """``--name``, and its text, which may be the next argument."""
+    name, equals, text = argument[2:].partition("=")
+    if not name or name.startswith("-"):
+        raise FlagError(f"bad flag syntax: {argument}")
+    flag = table.get(name)
+    if flag is None:
+        raise FlagError(f"unknown flag: --{name}")
+    if not equals:
+        if flag.kind in govalues.BOOLEANS:
+            text = "true"
+        elif rest:
+            text = rest.pop(0)
+        else:
+            raise FlagError(f"flag needs an argument: --{name}")
+    yield flag, text
+
+
+def _short(table: dict[str, Flag], argument: str, rest: list[str]) -> Iterator[tuple[Flag, str]]:
+    """``-abc``: letters, of which the first with a value takes the rest of the argument, or the next one."""
+    short = {flag.shorthand: flag for flag in table.values() if flag.shorthand}
+    letters = argument[1:]
+    while letters:
+        letter, text, letters = letters[0], letters[1:], ""
+        flag = short.get(letter)
+        shown = f"'{letter}' in -{letter}{text}"
+        if flag is None:
+            raise FlagError(f"unknown shorthand flag: {shown}")
+        if len(text) > 1 and text[0] == "=":
+            text = text[1:]
+        elif flag.kind in govalues.BOOLEANS:
+            text, letters = "true", text
+        elif not text:
+            if not rest:
+                raise FlagError(f"flag needs an argument: {shown}")
+            text = rest.pop(0)
+        yield flag, text
 
 
 def _value(flag: Flag, text: str) -> Value:
@@ -115,10 +130,6 @@ def _value(flag: Flag, text: str) -> Value:
     except ValueError as exc:
         shown = f"-{flag.shorthand}, --{flag.name}" if flag.shorthand else f"--{flag.name}"
         raise FlagError(f"invalid argument {quote(text)} for {quote(shown)} flag: {exc}") from None
-
-
-def _go_rune(letter: str) -> str:
-    return f"'{letter}'"
 
 
 def usage(program: str, flags: Iterable[Flag]) -> str:
