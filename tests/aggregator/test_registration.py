@@ -72,6 +72,21 @@ async def test_built_in_groups_are_registered_at_start_and_then_left_alone(serve
     assert (await client.ask("GET", "/apis/batch/v1/jobs"))[0] == 200
 
 
+async def test_groups_are_in_the_order_of_their_priorities(server, session):
+    client = Client(server, session)
+    spec = {"service": {"namespace": "default", "name": "nowhere"}, "version": "v1", "versionPriority": 1}
+    for group, priority in (("low.example.com", 1), ("high.example.com", 20000), ("also.example.com", 20000)):
+        item = {
+            "metadata": {"name": f"v1.{group}"},
+            "spec": {**spec, "group": group, "groupPriorityMinimum": priority},
+        }
+        assert (await client.ask("POST", API_SERVICES, item))[0] == 201
+    async with asyncio.timeout(10):
+        while "also.example.com" not in (groups := await client.groups()) or groups[-1] != "low.example.com":
+            await asyncio.sleep(0.05)
+    assert groups[:4] == ["apiregistration.k8s.io", "also.example.com", "high.example.com", "apps"]
+
+
 async def test_an_apiservice_of_ones_own_wins_over_a_definition(server, session):
     client, path = Client(server, session), f"{API_SERVICES}/v1.own.example.com"
     await client.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", CRD)

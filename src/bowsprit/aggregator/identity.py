@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from posixpath import normpath
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 if TYPE_CHECKING:
     from aiohttp.web import BaseRequest
@@ -26,6 +27,7 @@ _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _SAFE_IN_PATH = "/$&+,:;=@"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~$&+,/:;=@-]*")
 _PLAIN_QUERY = re.compile(r"[A-Za-z0-9_.~-]+=[A-Za-z0-9_.~-]*")
+_DROPPED = re.compile(r";|%(?![0-9A-Fa-f]{2})")  # Go's url.ParseQuery leaves such parameters out
 _LEGAL_IN_NAME = re.compile(r"[!#$&'*+\-.^_`|~0-9A-Za-z]")
 
 
@@ -47,10 +49,10 @@ def extra_field(key: str) -> str:
 def target_of(request: BaseRequest) -> tuple[str, str]:
     """Path and query to ask for: escaped anew as Go does, the query's parameters sorted by name."""
     raw_path, _, raw_query = request._message.path.partition("?")
-    path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else quote(request.path, safe=_SAFE_IN_PATH)
+    path = raw_path if _PLAIN_PATH.fullmatch(raw_path) else quote(unquote_to_bytes(raw_path), safe=_SAFE_IN_PATH)
     if not raw_query or _PLAIN_QUERY.fullmatch(raw_query):
         return path, raw_query
-    pieces = "&".join(piece for piece in raw_query.split("&") if ";" not in piece)
+    pieces = "&".join(piece for piece in raw_query.split("&") if _DROPPED.search(piece) is None)
     pairs = parse_qsl(pieces, keep_blank_values=True, encoding="utf-8", errors="surrogateescape")
     pairs.sort(key=lambda pair: pair[0])
     return path, urlencode(pairs, errors="surrogateescape")
@@ -82,6 +84,14 @@ def _forwarded_for(request: BaseRequest) -> str:
     )
 
 
+def _cleaned(path: str) -> str:
+    """The path without empty and dot segments (Go's path.Join); a slash at its end stays."""
+    if "//" not in path and "/." not in path:
+        return path
+    clean = "/" + normpath(path).lstrip("/")
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
+
+
 @lru_cache(1024)
 def _passed(name: str) -> str:
     """The name under which a field of a request is passed on, "" if it is not."""
@@ -107,7 +117,7 @@ def passed_fields(ctx: RequestContext, request: BaseRequest, host: str, path: st
         ("X-Forwarded-For", _forwarded_for(request)),
         ("X-Forwarded-Host", host),
         ("X-Forwarded-Proto", "https"),
-        ("X-Forwarded-Uri", path),
+        ("X-Forwarded-Uri", _cleaned(path)),
     ]
     if "trailers" in headers.get("TE", ""):
         fields.append(("Te", "trailers"))

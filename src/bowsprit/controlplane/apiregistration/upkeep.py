@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE = 0.05  # changes come in bunches
 _RETRY = 1.0
+_OWN_PRIORITY = 20001  # of this very group, which has no APIService: more than any may have
 
 
 class APIServiceUpkeep:
@@ -74,7 +75,7 @@ class APIServiceUpkeep:
         """Order groups by the highest groupPriorityMinimum of their APIServices, versions by versionPriority."""
         discovery = self._server.discovery
         known: dict[str, tuple[GroupVersion, int, int]] = {}
-        groups: dict[str, int] = {}
+        groups = {API_SERVICES.group: _OWN_PRIORITY}
         for item in self._listers(API_SERVICES).list():
             spec = item["spec"]
             group_version = GroupVersion(spec.get("group", ""), spec["version"])
