@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 LARGEST_HEAD = 1 << 20
 _LONGEST_LINE = 16 << 10  # of a chunk's size with its extensions, or of a trailer
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*)")
+_FIELD = re.compile(rb"\r\n([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00\r\n]*)(?=\r\n|\Z)")
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\x00]*)?")
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 
@@ -42,17 +42,16 @@ def parse_head(data: bytes, *, bodiless: bool) -> Head:
     Raises:
         MalformedAnswerError.
     """
-    first, *lines = data.split(b"\r\n")
+    first, _, _ = data.partition(b"\r\n")
     match = _STATUS.fullmatch(first)
     if match is None:
         raise MalformedAnswerError(f'malformed HTTP response "{first[:64].decode("latin-1")}"')
+    fields = _FIELD.findall(data, len(first))
+    if len(fields) != data.count(b"\r\n"):
+        raise MalformedAnswerError(f"malformed MIME header line: {_bad_line(data)}")
     head = Head(int(match.group(2)), [], {}, keep_alive=match.group(1) == b"1")
     lengths: set[bytes] = set()
-    for line in lines:
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise MalformedAnswerError(f"malformed MIME header line: {line[:64].decode('latin-1')}")
-        name, value = field.groups()
+    for name, value in fields:
         value = value.rstrip(b" \t")
         lower = name.lower()
         head.fields.append((lower, name, value))
@@ -74,6 +73,12 @@ def parse_head(data: bytes, *, bodiless: bool) -> Head:
             raise MalformedAnswerError("http: message cannot contain multiple Content-Length headers or a bad one")
         head.length = int(text)
     return head
+
+
+def _bad_line(data: bytes) -> str:
+    """The first line of a head that is no field, cut short."""
+    lines = data.split(b"\r\n")[1:]
+    return next(line for line in lines if not _FIELD.fullmatch(b"\r\n" + line))[:64].decode("latin-1")
 
 
 class Chunks:

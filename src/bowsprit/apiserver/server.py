@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from random import getrandbits
 from time import perf_counter
 from typing import Any, cast
@@ -486,8 +487,13 @@ def _impersonates(headers: Mapping[str, str]) -> bool:
         "Impersonate-User" in headers
         or "Impersonate-Group" in headers
         or "Impersonate-Uid" in headers
-        or any(name.lower().startswith("impersonate-extra-") for name in headers)
+        or any(map(_is_impersonated_extra, headers))
     )
+
+
+@lru_cache(1024)
+def _is_impersonated_extra(name: str) -> bool:
+    return name.lower().startswith("impersonate-extra-")
 
 
 def warning_values(texts: Sequence[str]) -> list[str]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID
 
-from bowsprit.apiserver.access import Authenticated, Credentials
+from bowsprit.apiserver.access import Authenticated, Connection, Credentials
 from bowsprit.apiserver.authentication.certificate import Now, Roots, VerifiedPeer
 from bowsprit.apiserver.user import UserInfo
 from bowsprit.machinery.errors import StatusError
@@ -47,9 +49,7 @@ class FrontProxyAuthenticator:
             return None
         if cert is None:
             return None
-        common_names = [str(item.value) for item in cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-        allowed = self._headers.allowed_names
-        if allowed and not (common_names and common_names[0] in allowed):
+        if self._headers.allowed_names and not self._is_allowed(cert, credentials.connection):
             return None
         groups = [value for header in self._headers.group for value in _all(credentials.headers, header)]
         return Authenticated(
@@ -58,14 +58,28 @@ class FrontProxyAuthenticator:
             )
         )
 
+    def _is_allowed(self, cert: Certificate, connection: Connection) -> bool:
+        """Whether the certificate's first common name is; looked up once per connection."""
+        known = connection.cache.get("front-proxy-name")
+        if known is None or known[0] is not cert:
+            names = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+            known = connection.cache["front-proxy-name"] = (cert, str(names[0].value) if names else None)
+        return known[1] in self._headers.allowed_names
+
     def _extra(self, headers: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         extra: dict[str, tuple[str, ...]] = {}
         for prefix in self._headers.extra_prefix:
             for header, value in headers.items():
-                if header.lower().startswith(prefix.lower()):
-                    key = unquote(header[len(prefix) :].lower())
+                key = _extra_key(header, prefix)
+                if key is not None:
                     extra[key] = (*extra.get(key, ()), value)
         return extra
+
+
+@lru_cache(1024)
+def _extra_key(header: str, prefix: str) -> str | None:
+    """The key of an extra value that a header carries; None for other headers."""
+    return unquote(header[len(prefix) :].lower()) if header.lower().startswith(prefix.lower()) else None
 
 
 def _all(headers: Mapping[str, str], name: str) -> list[str]:
