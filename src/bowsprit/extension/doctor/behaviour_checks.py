@@ -16,6 +16,7 @@ _WATCH_SECONDS = 3.0
 _SLOW, _TOO_SLOW = 1.0, 5.0
 _ENDED = "k8s.io/initial-events-end"
 _CONDITIONS = ("NamespaceDeletionDiscoveryFailure", "NamespaceDeletionContentFailure", "NamespaceContentRemaining")
+_NAMED = 5  # namespaces that a finding names at the most
 
 
 async def check_watchlist(subject: Subject) -> Finding:
@@ -149,10 +150,9 @@ async def check_namespaces(subject: Subject) -> Finding:
     """No namespace is stuck in its deletion because of this group."""
     stuck = await _terminating(subject.client, subject.group)
     if stuck:
-        where, message = stuck[0]
-        more = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
+        names = ", ".join(where for where, _ in stuck[:_NAMED]) + (" and others" if len(stuck) > _NAMED else "")
         return fail(
-            f"namespace {where}{more} cannot be deleted because of this group: {message}",
+            f"namespace{'s' if len(stuck) > 1 else ''} {names} cannot be deleted because of this group: {stuck[0][1]}",
             "make the server available, or delete its APIService: the deletion then goes on by itself",
         )
     return ok("no namespace waits for this group")
