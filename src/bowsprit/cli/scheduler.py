@@ -3,116 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from bowsprit.cli.controller_manager import Duration, until_signalled
+from bowsprit.cli.controller_manager import until_signalled
 from bowsprit.cli.errors import CommandError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-_FILE = click.Path(path_type=Path)
-
-_OPTIONS = [
-    click.option("--config", type=_FILE, help="KubeSchedulerConfiguration file."),
-    click.option("--write-config-to", type=_FILE, help="Write the configuration with its defaults here, and exit."),
-    click.option("--kubeconfig", type=_FILE, help="Kubeconfig file; in a pod, its service account."),
-    click.option("--master", default="", help="Address of the API server (overrides the kubeconfig's)."),
-    click.option("--bind-address", default="0.0.0.0", show_default=True, help="Address of the HTTPS port."),
-    click.option("--secure-port", type=int, default=10259, show_default=True, help="HTTPS port; 0 serves none."),
-    click.option("--tls-cert-file", type=_FILE, help="Serving certificate (self-signed if not given)."),
-    click.option("--tls-private-key-file", type=_FILE, help="Its key."),
-    click.option("--cert-dir", type=_FILE, help="Where a self-signed certificate is kept."),
-    click.option("--tls-min-version", default="", metavar="VersionTLS12|VersionTLS13"),
-    click.option("--tls-cipher-suites", default="", metavar="NAME,…", help="For TLS 1.2."),
-    click.option("--client-ca-file", type=_FILE, help="CA of client certificates."),
-    click.option(
-        "--authentication-kubeconfig", type=_FILE, help="Kubeconfig for TokenReviews (default: the client's)."
-    ),
-    click.option("--authentication-skip-lookup", is_flag=True, hidden=True),
-    click.option("--authentication-tolerate-lookup-failure", type=bool, default=True, metavar="true|false"),
-    click.option("--authentication-token-webhook-cache-ttl", type=Duration(), default="10s", hidden=True),
-    click.option("--requestheader-client-ca-file", type=_FILE, help="CA of front proxies (default: the cluster's)."),
-    click.option("--requestheader-allowed-names", default="", metavar="NAME,…"),
-    click.option("--requestheader-username-headers", default="x-remote-user", show_default=True),
-    click.option("--requestheader-uid-headers", default=""),
-    click.option("--requestheader-group-headers", default="x-remote-group", show_default=True),
-    click.option("--requestheader-extra-headers-prefix", default="x-remote-extra-", show_default=True),
-    click.option(
-        "--authorization-kubeconfig", type=_FILE, help="Kubeconfig for SubjectAccessReviews (default: the client's)."
-    ),
-    click.option(
-        "--authorization-always-allow-paths",
-        default="/healthz,/readyz,/livez",
-        show_default=True,
-        help="Paths that are served to everyone.",
-    ),
-    click.option("--authorization-webhook-cache-authorized-ttl", type=Duration(), default="10s", hidden=True),
-    click.option("--authorization-webhook-cache-unauthorized-ttl", type=Duration(), default="10s", hidden=True),
-    click.option("--leader-elect", default=None, metavar="true|false", help="Elect a leader before scheduling."),
-    click.option("--leader-elect-lease-duration", default=None, metavar="DURATION"),
-    click.option("--leader-elect-renew-deadline", default=None, metavar="DURATION"),
-    click.option("--leader-elect-retry-period", default=None, metavar="DURATION"),
-    click.option("--leader-elect-resource-lock", default=None, hidden=True),
-    click.option("--leader-elect-resource-name", default=None, metavar="NAME"),
-    click.option("--leader-elect-resource-namespace", default=None, metavar="NAMESPACE"),
-    click.option("--kube-api-qps", type=float, default=50.0, show_default=True, help="Ignored with --config."),
-    click.option("--kube-api-burst", type=int, default=100, show_default=True, help="Ignored with --config."),
-    click.option("--kube-api-content-type", default="", hidden=True),
-    click.option("--profiling", default=None, hidden=True),
-    click.option("--contention-profiling", default=None, hidden=True),
-    click.option("--pod-max-in-unschedulable-pods-duration", type=Duration(), default="5m", show_default=True),
-    click.option(
-        "--plugin-timeout",
-        type=Duration(),
-        default="10s",
-        show_default=True,
-        help="How long a plugin of yours may take at one point of a cycle.",
-    ),
-    click.option("--feature-gates", default="", metavar="A=true,B=false"),
-    click.option("--emulated-version", default="", hidden=True),
-    click.option("--show-hidden-metrics-for-version", default="", hidden=True),
-    click.option("--disabled-metrics", default="", hidden=True),
-    click.option("--allow-metric-labels", default="", hidden=True),
-    *(
-        click.option(f"--{name}", default="", hidden=True)  # nothing here that they could set
-        for name in (
-            "allow-metric-labels-manifest",
-            "http2-max-streams-per-connection",
-            "log-text-info-buffer-size",
-            "log-text-split-stream",
-            "min-compatibility-version",
-            "permit-address-sharing",
-            "permit-port-sharing",
-        )
-    ),
-    click.option("--disable-http2-serving", is_flag=False, flag_value="true", default="", hidden=True),
-    click.option("--version", "show_version", is_flag=True, help="Print the version and exit."),
-    click.option("--logging-format", default="text", hidden=True),
-    click.option("--log-flush-frequency", default="5s", hidden=True),
-    click.option("--vmodule", default="", hidden=True),
-    click.option("-v", "--v", "verbosity", type=int, default=0, metavar="LEVEL", help="Log level."),
-]
+from bowsprit.cli.goflags import GoFlags
+from bowsprit.cli.scheduler_flags import FILE, check_flags, run_options
 
 
-def run_options(command: Command) -> Command:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-class SchedulerGroup(click.Group):
-    """Refuses unknown flags as kube-scheduler does."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as exc:
-            click.echo(f"Error: unknown flag: {exc.option_name}", err=True)
-            ctx.exit(1)
+class SchedulerGroup(GoFlags, click.Group):
+    """Flags as kube-scheduler reads them, and commands beside it."""
 
 
 @click.group("scheduler", cls=SchedulerGroup, invoke_without_command=True)
@@ -124,7 +29,7 @@ def scheduler(ctx: click.Context, /, **flags: Any) -> None:
         run_scheduler(flags)
 
 
-@scheduler.command()
+@scheduler.command(cls=GoFlags)
 @run_options
 def run(**flags: Any) -> None:
     """Run a scheduler until interrupted."""
@@ -137,24 +42,25 @@ def run_scheduler(flags: dict[str, Any]) -> None:
 
         click.echo(f"bowsprit {version('bowsprit')} (kube-scheduler 1.36)")
         return
+    if flags["verbosity"]:
+        level = logging.DEBUG if flags["verbosity"] >= 4 else logging.INFO if flags["verbosity"] >= 2 else None
+        logging.getLogger().setLevel(level or logging.WARNING)
     code = asyncio.run(_serve(flags))
     if code:
         raise CommandError("leaderelection lost", reason="LeaderElectionLost", hint="another instance leads")
 
 
-def parse_gates(text: str) -> dict[str, bool]:
-    """``A=true,B=false``. Raises CommandError."""
-    gates = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or value.lower() not in ("true", "false"):
-            raise CommandError(
-                f'invalid argument "{text}" for "--feature-gates": invalid value of {name}={value}',
-                reason="InvalidFlag",
-                hint="write Name=true or Name=false",
-                exit_code=2,
-            )
-        gates[name] = value.lower() == "true"
+def read_gates(texts: tuple[str, ...]) -> dict[str, bool]:
+    """``A=true,B=false``, several times. Raises CommandError."""
+    from bowsprit.scheduler.featuregates import DEFAULTS, parse_gates
+
+    try:
+        gates = parse_gates(texts)
+    except ValueError as exc:
+        raise CommandError(str(exc), reason="InvalidFlag", hint="write --feature-gates=Name=true") from exc
+    for name in gates:
+        if name not in DEFAULTS:
+            click.echo(f"Warning: feature gate {name} changes nothing here", err=True)
     return gates
 
 
@@ -181,7 +87,7 @@ def load_config(path: Path | None, gates: dict[str, bool], flags: dict[str, Any]
             if flags.get(flag) is not None:
                 election[key] = flags[flag]
         if flags.get("leader_elect") is not None:
-            election["leaderElect"] = str(flags["leader_elect"]).lower() in ("true", "1", "t")
+            election["leaderElect"] = flags["leader_elect"]
         check(config, gates)
     except OSError as exc:
         raise CommandError(f"open {path}: {(exc.strerror or '').lower()}", reason="InvalidConfiguration") from exc
@@ -267,11 +173,17 @@ async def _serve(flags: dict[str, Any]) -> int:
     from bowsprit.scheduler.driver.server import ServingOptions
     from bowsprit.scheduler.process import Scheduler, SchedulerOptions
 
-    gates = parse_gates(flags["feature_gates"])
+    check_flags(flags)
+    gates = read_gates(flags["feature_gates"])
     config = load_config(flags["config"], gates, flags)
     _check_profiles(config, gates)
     if flags["write_config_to"]:
-        flags["write_config_to"].write_text(encode_yaml(config))
+        try:
+            flags["write_config_to"].write_text(encode_yaml(config))
+        except OSError as exc:
+            raise CommandError(
+                f"open {flags['write_config_to']}: {(exc.strerror or '').lower()}", reason="InvalidFlag"
+            ) from exc
         return 0
     connection = config["clientConnection"]
     if flags["config"] is not None:
@@ -280,6 +192,7 @@ async def _serve(flags: dict[str, Any]) -> int:
             flags["kubeconfig"] = Path(connection["kubeconfig"])
     try:
         rest = client_config(flags, "kube-scheduler")
+        await RestClient(rest).close()  # an address or a certificate that is none is told here
     except ClientConfigError as exc:
         raise CommandError(str(exc), reason="InvalidConfiguration", hint=exc.hint) from exc
     options = SchedulerOptions(
@@ -345,8 +258,8 @@ async def _start(process: Any) -> None:
     type=click.Path(path_type=Path, allow_dash=True),
     help="Scenarios, one JSON a line; - is stdin.",
 )
-@click.option("--config", type=_FILE, help="Replace the scenarios' configuration by this file's.")
-@click.option("--compare", type=_FILE, help="Show what changes between this configuration and --config.")
+@click.option("--config", type=FILE, help="Replace the scenarios' configuration by this file's.")
+@click.option("--compare", type=FILE, help="Show what changes between this configuration and --config.")
 @click.option(
     "--from-context",
     default=None,
@@ -493,9 +406,9 @@ def table(rows: list[list[str]]) -> str:
 @scheduler.command()
 @click.argument("pod")
 @click.option("-n", "--namespace", default=None, help="Namespace of the pod.")
-@click.option("--kubeconfig", type=_FILE, help="Kubeconfig file.")
+@click.option("--kubeconfig", type=FILE, help="Kubeconfig file.")
 @click.option("--context", default=None, help="Context of the kubeconfig.")
-@click.option("--config", type=_FILE, help="Configuration of the scheduler to explain (default: kube-scheduler's).")
+@click.option("--config", type=FILE, help="Configuration of the scheduler to explain (default: kube-scheduler's).")
 @click.option("-o", "--output", type=click.Choice(["text", "wide", "json"]), default="text", show_default=True)
 def explain(
     pod: str, namespace: str | None, kubeconfig: Path | None, context: str | None, config: Path | None, output: str

@@ -148,22 +148,25 @@ class Profile:
                     self.plugins[name] = factory(args.get(name, {}), self.handle)
                 except ValueError as exc:
                     raise ProfileError(f'initializing plugin "{name}": {exc}') from exc
+        enabled = {point: self._enabled(point, sets) for point in _EXPANSION_ORDER}
         for point in _EXPANSION_ORDER:
-            self.at[point] = [plugin for plugin in self._expand(point, sets) if has_methods(plugin, point)]
+            expanded = self._expand(point, sets, enabled[point])
+            self.at[point] = [plugin for plugin in expanded if has_methods(plugin, point)]
+        total = 0
         score_set = (sets.get("score") or {}).get("enabled") or ()
         for plugin in (*score_set, *((sets.get("multiPoint") or {}).get("enabled") or ())):
             instance = self.plugins[plugin["name"]]
             if implements(instance, "score") and instance.name not in self.weights:
+                if total < 0:  # what upstream subtracts it from overflows
+                    raise ProfileError("score plugins: total score of Score plugins could overflow")
                 self.weights[instance.name] = int(plugin.get("weight") or 0) or 1
-        if any(weight < 0 for weight in self.weights.values()):
-            raise ProfileError("score plugins: total score of Score plugins could overflow")
+                total += self.weights[instance.name]
         self._check()
 
-    def _expand(self, point: str, sets: Obj) -> list[Any]:
-        """expandMultiPointPlugins: overrides first, then multiPoint, then what is enabled at this point only."""
-        own, multi = sets.get(point) or {}, sets.get("multiPoint") or {}
+    def _enabled(self, point: str, sets: Obj) -> list[str]:
+        """The names that are enabled at this point itself."""
         enabled: list[str] = []
-        for plugin in own.get("enabled") or ():
+        for plugin in (sets.get(point) or {}).get("enabled") or ():
             name = plugin["name"]
             if name not in self.plugins:
                 raise ProfileError(f'{_GO_NAMES[point]} "{name}" does not exist')
@@ -172,6 +175,11 @@ class Profile:
             if name in enabled:
                 raise ProfileError(f'plugin "{name}" already registered as "{_GO_NAMES[point]}"')
             enabled.append(name)
+        return enabled
+
+    def _expand(self, point: str, sets: Obj, enabled: list[str]) -> list[Any]:
+        """expandMultiPointPlugins: overrides first, then multiPoint, then what is enabled at this point only."""
+        own, multi = sets.get(point) or {}, sets.get("multiPoint") or {}
         disabled = {plugin["name"] for plugin in own.get("disabled") or ()}
         if "*" in disabled:
             return [self.plugins[name] for name in enabled]

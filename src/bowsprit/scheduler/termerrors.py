@@ -5,7 +5,7 @@ The API server accepts some terms that cannot be evaluated (a Gt with a word, sa
 
 from __future__ import annotations
 
-from bowsprit.machinery.fielderrors import FieldError, Path, invalid, not_supported, required
+from bowsprit.machinery.fielderrors import FieldError, Path, invalid, not_supported
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_qualified_name, is_valid_label_value
 
@@ -50,5 +50,5 @@ def _field(where: Path, expression: Obj) -> list[FieldError]:
     if operator not in ("In", "NotIn"):
         return [not_supported(where.child("operator"), operator, ["In", "NotIn"])]
     if len(values) != 1:
-        return [required(where.child("values"), "must have one element")]
+        return [invalid(where.child("values"), expression.get("values"), "must have one element")]
     return []
