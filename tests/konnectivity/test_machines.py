@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bowsprit.konnectivity.backends import HIGH_WATER, Backend, Backends, Strategy
+from bowsprit.konnectivity.backends import Backends, Strategy
 from bowsprit.konnectivity.identifiers import Identifiers
-from bowsprit.konnectivity.links import DialFailure, Frontend, Link
+from bowsprit.konnectivity.links import HIGH_WATER, Backend, DialFailure, Frontend, Link
 from bowsprit.konnectivity.router import Router
 from bowsprit.konnectivity.tunnel import Endpoint, Tunnel
 from bowsprit.net.egress import packets
@@ -300,6 +300,10 @@ def check_streams(world: World) -> None:
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(
+    [*[("burst", 0, 1)] * 11, ("burst", 0, 1500), ("shout", 0, 1500), ("client_gone", 0, 1), ("target_lost", 0, 1)],
+    True,
+)  # both ends go while each still has more for the other than the other has granted
 @given(STEPS, st.booleans())
 def test_no_leak_no_lost_byte_no_cross_talk(steps: list[tuple[str, int, int]], extended: bool) -> None:
     world = World(extended)

@@ -66,7 +66,7 @@ class Plan:
         if self.config.konnectivity.enabled:
             from bowsprit.cluster import konnectivity
 
-            egress = konnectivity.prepare(self)
+            egress = konnectivity.prepare(self.config, self.paths)
         if egress is not None:
             write_atomically(self.paths.egress, json.dumps(egress).encode())
 
@@ -130,13 +130,13 @@ class Plan:
         """The server that the API server dials through."""
         from bowsprit.cluster import konnectivity
 
-        return konnectivity.server(self)
+        return konnectivity.server(self.config, self.paths)
 
     def konnectivity_agents(self) -> Component:
         """All agents of the cluster in one process, each with its own identity."""
         from bowsprit.cluster import konnectivity
 
-        return konnectivity.Agents(self)
+        return konnectivity.Agents(self.config, self.paths)
 
     def _store(self) -> str:
         return f"sqlite:{self.paths.database}" if self.config.store == "sqlite" else self.config.store

@@ -8,16 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
 
-from bowsprit.konnectivity.identifiers import Identifiers
-from bowsprit.net.egress.packets import Packet
-
-if TYPE_CHECKING:
-    from bowsprit.konnectivity.links import Dial, Link
-
-
-HIGH_WATER = 1024 * 1024  # how much may wait for an agent before its connections wait too
+from bowsprit.konnectivity.links import Backend
 
 
 class Strategy(Enum):
@@ -43,68 +35,6 @@ def parse_strategies(text: str) -> list[Strategy]:
     if not result:
         raise ValueError("proxy strategies cannot be empty")
     return result
-
-
-class AgentPort(Protocol):
-    """The way to one agent. Nothing is lost in it; ``backlog`` says how much has not left yet."""
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait to be sent."""
-
-    def send(self, packet: Packet) -> None:
-        """Send a packet."""
-
-    def send_data(self, connect_id: int, data: bytes | memoryview) -> None:
-        """Send DATA; the bytes are copied before the call returns."""
-
-    def hold(self, on: bool) -> None:
-        """Stop, or go on, acknowledging what the agent sends."""
-
-    def retire(self) -> None:
-        """Drop the agent: it does not take what we send, and would not notice a gentler end."""
-
-
-class Backend:
-    """One agent stream."""
-
-    __slots__ = (
-        "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "links", "peer_window",
-        "port", "received", "sent", "waiting", "watched",
-    )  # fmt: skip
-
-    def __init__(
-        self, port: AgentPort, agent_id: str, identifiers: Identifiers, now: float, peer_window: int | None = None
-    ) -> None:
-        self.port = port
-        self.agent_id = agent_id
-        self.identifiers = identifiers
-        self.connected_at = now
-        self.peer_window = peer_window  # credit per connection that the agent starts us with; None: a plain agent
-        self.alive = True
-        self.drain_order = 0  # 0: not draining; the later it began, the higher
-        self.links: dict[int, Link] = {}
-        self.dials: set[Dial] = set()
-        self.waiting: dict[Link, None] = {}  # links with data for this agent, in turn
-        self.watched = False  # data waits for this agent: a timer decides whether it has stopped taking any
-        self.held: set[Link] = set()  # links that do not take what this agent sends
-        self.sent = 0
-        self.received = 0
-
-    @property
-    def draining(self) -> bool:
-        """Whether it has asked for no more dials."""
-        return self.drain_order > 0
-
-    @property
-    def extended(self) -> bool:
-        """Whether the agent speaks WINDOW and EOF."""
-        return self.peer_window is not None
-
-    @property
-    def load(self) -> tuple[bool, int]:
-        """What it has to do: whether it is behind with its data, and how many connections and dials it has."""
-        return self.port.backlog > HIGH_WATER, len(self.links) + len(self.dials)
 
 
 class Backends:

@@ -20,6 +20,9 @@ _HOST = re.compile(r"(?:[!\"$&'()*+,\-.0-9:;<=>A-Z\[\]_a-z~\x80-\xff]|%[89A-Fa-f
 _ZONE = re.compile(r"(?:[!\"$&'()*+,\-.0-9:;<=>A-Z\[\]_a-z~\x80-\xff]|%[0-9A-Fa-f]{2})*")
 _PORT = re.compile(r"(?::[0-9]*)?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_USUAL = re.compile(  # what API servers send, for which nothing need be judged
+    r"CONNECT ([A-Za-z0-9.\-]+:[0-9]{1,5}) HTTP/1\.1\r\nHost: [A-Za-z0-9.\-:]+\r\n(?:User-Agent: [!-~ ]*\r\n)?\r\n"
+)
 _FORBIDDEN_TRAILERS = frozenset({"transfer-encoding", "trailer", "content-length"})
 
 
@@ -48,7 +51,11 @@ class Request:
 
 def read_head(head: bytes) -> Request:
     """Judge a header block, its empty line included. Raises BadRequestError."""
-    lines = [line.removesuffix("\r") for line in head.decode("latin-1").split("\n")]
+    text = head.decode("latin-1")
+    usual = _USUAL.fullmatch(text)
+    if usual is not None:
+        return Request("CONNECT", usual[1], 1, usual[1], 0, "", wants_close=False, wants_keep_alive=False)
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     method, target, version = _request_line(lines[0])
     address = _address(method, target)
     headers = _headers(lines[1:])

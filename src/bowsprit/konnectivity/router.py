@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Protocol
 
-from bowsprit.konnectivity.backends import HIGH_WATER, Backend, Backends
-from bowsprit.konnectivity.links import Cancellable, Dial, DialFailure, Frontend, Link
+from bowsprit.konnectivity.backends import Backends
+from bowsprit.konnectivity.links import HIGH_WATER, Backend, Cancellable, Dial, DialFailure, Frontend, Link
 from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
@@ -198,11 +198,8 @@ class Router:
             if dial.backend.alive:
                 self._send_agent(dial.backend, Packet(PacketType.DIAL_CLS, random=dial.random))
         for link in list(frontend.links.values()):
-            link.frontend = None
-            link.closing = True
             self._unwatch(link)
-            if not link.queue:
-                self._end_of_queue(link)
+            self._abandon(link)
         frontend.links.clear()
 
     def delivered(self, link: Link, size: int) -> None:
@@ -210,12 +207,28 @@ class Router:
         link.undelivered -= size
         if link.watched and link.undelivered * 2 < self._buffer_limit:
             self._unwatch(link)
-        if link.backend.extended and not link.closing:
-            link.grant += size
-            if link.grant * 4 >= self.window:
-                packet = Packet(PacketType.WINDOW, connect_id=link.connect_id, increment=link.grant)
-                link.grant = 0
-                self._send_agent(link.backend, packet)
+        if not link.closing:
+            self._grant(link, size)
+
+    def _grant(self, link: Link, size: int) -> None:
+        """Let an agent of ours send as much again; told to it in steps of a quarter of the window."""
+        link.grant += size
+        if link.backend.extended and link.grant * 4 >= self.window:
+            packet = Packet(PacketType.WINDOW, connect_id=link.connect_id, increment=link.grant)
+            link.grant = 0
+            self._send_agent(link.backend, packet)
+
+    def _abandon(self, link: Link) -> None:
+        """No client any more. What it has sent still goes to the agent, and CLOSE_REQ follows.
+
+        What the agent sends meanwhile is dropped, but granted: it may wait for that to end the connection itself.
+        """
+        link.frontend = None
+        link.closing = True
+        if link.queue:
+            self._grant(link, link.undelivered)
+        else:
+            self._end_of_queue(link)
 
     # -- towards agents -----------------------------------------------------------------------------------------------
 
@@ -370,7 +383,9 @@ class Router:
         self.bytes_from_agents += size
         frontend = link.frontend
         if frontend is None:
-            return  # the client is gone; CLOSE_REQ follows its last data
+            if link.queue:
+                self._grant(link, size)
+            return
         link.undelivered += size
         link.delivered += size
         self.packets[TO_CLIENT, PacketType.DATA] += 1
@@ -442,14 +457,11 @@ class Router:
     def _finish_link(self, link: Link) -> None:
         """Both directions are over, or the client cannot tell one from both."""
         frontend = link.frontend
-        link.frontend = None
         if frontend is not None:
             frontend.links.pop(link.connect_id, None)
             self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
             frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id))
-        link.closing = True
-        if not link.queue:
-            self._end_of_queue(link)
+        self._abandon(link)
 
     def _agent_dial_close(self, packet: Packet) -> None:
         dial = self.dials.get(packet.random)

@@ -18,9 +18,10 @@ from typing import TypeVar
 
 from bowsprit.client.rest import RestClient
 from bowsprit.konnectivity import godial, identifiers, kubeclient, pages, serveroptions
-from bowsprit.konnectivity.backends import Backend, Backends, parse_strategies
+from bowsprit.konnectivity.backends import Backends, parse_strategies
 from bowsprit.konnectivity.certificates import CertificateError, server_context
 from bowsprit.konnectivity.leases import LeaseController
+from bowsprit.konnectivity.links import Backend
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling

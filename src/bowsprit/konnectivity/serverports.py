@@ -13,8 +13,7 @@ from email.utils import formatdate
 from typing import cast
 
 from bowsprit.konnectivity import httpconnect
-from bowsprit.konnectivity.backends import Backend
-from bowsprit.konnectivity.links import DialFailure, Frontend, Link
+from bowsprit.konnectivity.links import Backend, DialFailure, Frontend, Link
 from bowsprit.konnectivity.router import Router
 from bowsprit.net.egress import packets
 from bowsprit.net.egress.packets import MalformedPacketError, Packet, PacketType

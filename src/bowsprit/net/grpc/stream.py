@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from h2.errors import ErrorCodes
 
+from bowsprit.net.grpc.limits import Options
 from bowsprit.net.grpc.metadata import Metadata, trailers_of_status
 from bowsprit.net.grpc.status import OK, Status, StatusCode
-
-if TYPE_CHECKING:
-    from bowsprit.net.grpc.connection import Connection
 
 _PREFIX = 5
 Part = bytes | bytearray | memoryview
@@ -42,8 +40,42 @@ class StreamHandler(Protocol):
         """The call is over, on both sides."""
 
 
+class StreamOwner(Protocol):
+    """What a stream needs of its connection."""
+
+    options: Options
+    peer_max_frame: int
+
+    def send_headers(self, stream: Stream, headers: Metadata, *, end_stream: bool = False) -> None:
+        """HEADERS: a request, a response or trailers."""
+
+    def send_data_now(self, stream: Stream, prefix: bytes, parts: Sequence[Part], size: int) -> bool:
+        """Send a message as one DATA frame if that is possible at once."""
+
+    def emit_data(self, stream: Stream, chunk: memoryview) -> None:
+        """One DATA frame; the caller has checked the windows."""
+
+    def enqueue(self, stream: Stream) -> None:
+        """The stream has a backlog."""
+
+    def end_stream(self, stream: Stream, trailers: list[tuple[str, str]]) -> None:
+        """Our side of the stream is over."""
+
+    def reset_stream(self, stream: Stream, code: ErrorCodes) -> None:
+        """RST_STREAM."""
+
+    def refuse(self, stream: Stream, status: Status) -> None:
+        """End the call because of what the peer sent on it."""
+
+    def send_window_update(self, stream_id: int, increment: int) -> None:
+        """Let the peer send more."""
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is closed."""
+
+
 class Stream:
-    """A call. Made by Connection."""
+    """A call. Made by its connection."""
 
     __slots__ = (
         "_connection", "_early", "_ending", "_have", "_need", "_out", "_out_bytes", "_parts", "_prefix", "_unacknowledged", "closed",
@@ -51,7 +83,7 @@ class Stream:
         "send_window", "stream_id", "timeout",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, stream_id: int, handler: StreamHandler, send_window: int) -> None:
+    def __init__(self, connection: StreamOwner, stream_id: int, handler: StreamHandler, send_window: int) -> None:
         self._connection = connection
         self.stream_id = stream_id
         self.handler = handler
