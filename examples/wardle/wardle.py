@@ -14,6 +14,7 @@ from bowsprit.extension import App, Forbidden, Invalid, Kind, Model, RequestCont
 app = App("wardle.example.com")
 
 ReferenceType = Literal["Flunder", "Fischer"]
+OLD = "wardle.example.com/v1alpha1 %s is deprecated in v1.3+, unavailable in v1.10+"
 
 
 class FlunderStatus(Model):
@@ -36,7 +37,7 @@ class BetaSpec(Model):
     """The reference type."""
 
 
-@app.kind(version="v1alpha1")
+@app.kind(version="v1alpha1", status=False, deprecated=OLD % "Flunder")
 class Flunder(Kind):
     """A flunder refers to another flunder or to a fischer."""
 
@@ -52,7 +53,7 @@ class FlunderBeta(Kind):
     status: FlunderStatus = FlunderStatus()
 
 
-@app.kind(version="v1alpha1", scope="Cluster")
+@app.kind(version="v1alpha1", scope="Cluster", deprecated=OLD % "Fischer")
 class Fischer(Kind):
     """A fischer keeps some flunders away."""
 

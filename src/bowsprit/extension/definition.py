@@ -191,6 +191,7 @@ def _served(declaration: Declaration, version: Version, hooks: Hooks) -> Version
         version.gvk,
     )
     hooks.add_schema(schema)
+    version = replace(version, patch_types=version.patch_types | {"strategic"})  # what kubectl patch sends unasked
     if version.gvk.version == declaration.hub_name:
         return replace(version, schema=schema)
     hub = declaration.hub

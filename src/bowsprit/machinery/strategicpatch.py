@@ -1,6 +1,7 @@
 """Strategic merge patch: a merge patch that knows which lists merge, by which key.
 
-The knowledge comes with the built-in types (patchStrategy, patchMergeKey). Directives inside a patch:
+The knowledge comes with the built-in types (patchStrategy, patchMergeKey), or with a structural schema: lists of type map with
+one key, and sets, merge. Directives inside a patch:
 
     $patch: replace | delete | merge    on an object or a list's element
     $retainKeys: [a, b]                 drop all other members of the live object
@@ -30,22 +31,34 @@ class StrategicPatchError(ValueError):
     """A patch that cannot be applied, with upstream's text. The server answers 500 or 400 as it did for upstream."""
 
 
+_Known = GoType | Obj | None
+"""What is known of a value: its type, its structural schema, or nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """How a member merges: the type below it (None if unknown), its strategies and its merge key."""
+    """How a member merges: what is known of it, its strategies and its merge key."""
 
-    type: GoType | None
+    type: _Known
     merges: bool = False
     replaces: bool = False
     key: str = ""
 
 
 _UNKNOWN = _Rule(None)
+_OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+_METADATA = GoType("struct", "ObjectMeta", _OBJECT_META)
 
 
 def apply(obj: Obj, patch: Obj, type_: builtin.Type) -> Obj:
     """The patched object; the arguments are not changed. Raises StrategicPatchError."""
     return _merge_objects(deep_copy(obj), deep_copy(patch), GoType("struct", type_.name, type_.message))
+
+
+def apply_by_schema(obj: Obj, patch: Obj, schema: Obj) -> Obj:
+    """As `apply`, for an object of a kind that has a structural schema."""
+    root = {**schema, "properties": {**schema.get("properties", {}), "metadata": _METADATA}}
+    return _merge_objects(deep_copy(obj), deep_copy(patch), root)
 
 
 @cache
@@ -62,10 +75,12 @@ def _rules(message: str) -> dict[str, _Rule]:
     return rules
 
 
-def _rule(type_: GoType | None, name: str) -> _Rule:
+def _rule(type_: _Known, name: str) -> _Rule:
     """The rule of a member of a struct or map."""
     if type_ is None:
         return _UNKNOWN
+    if isinstance(type_, dict):
+        return _schema_rule(type_, name)
     if type_.kind == "struct":
         return _rules(type_.struct).get(name, _UNKNOWN)
     if type_.kind == "map":
@@ -73,7 +88,28 @@ def _rule(type_: GoType | None, name: str) -> _Rule:
     return _UNKNOWN
 
 
-def _merge_objects(live: Obj, patch: Obj, type_: GoType | None) -> Obj:
+def _schema_rule(schema: Obj, name: str) -> _Rule:
+    below = (schema.get("properties") or {}).get(name, schema.get("additionalProperties"))
+    if not isinstance(below, dict):
+        return _Rule(below) if isinstance(below, GoType) else _UNKNOWN
+    keys: list[str] = below.get("x-kubernetes-list-map-keys") or []
+    match below.get("x-kubernetes-list-type"):
+        case "map" if len(keys) == 1:
+            return _Rule(below, merges=True, key=keys[0])
+        case "set":
+            return _Rule(below, merges=True)
+    return _Rule(below, replaces=below.get("x-kubernetes-map-type") == "atomic")
+
+
+def _element(type_: _Known) -> _Known:
+    """What is known of a list's elements."""
+    if isinstance(type_, dict):
+        items = type_.get("items")
+        return items if isinstance(items, dict) else None
+    return type_.element if type_ is not None and type_.kind == "slice" else None
+
+
+def _merge_objects(live: Obj, patch: Obj, type_: _Known) -> Obj:
     if _DIRECTIVE in patch:
         directive = patch[_DIRECTIVE]
         if directive == "replace":
@@ -141,7 +177,7 @@ def _without_directives(value: Any) -> tuple[bool, Any]:
     return True, value
 
 
-def _merge_ordered_lists(live: Obj, patch: Obj, type_: GoType | None) -> None:
+def _merge_ordered_lists(live: Obj, patch: Obj, type_: _Known) -> None:
     """Lists for which the patch gives an order are merged here and leave the patch."""
     for directive in [key for key in patch if key.startswith(_ORDER)]:
         order = patch.pop(directive)
@@ -201,10 +237,10 @@ def _merge_lists(live: list[Any], patch: list[Any], rule: _Rule, deleting: bool)
         merged = list(dict.fromkeys([*live, *patch]))
         return _arranged(merged, patch, server_order, "")
     if not rule.key:
-        name = rule.type.name if rule.type else ""
+        name = rule.type.name if isinstance(rule.type, GoType) else ""
         raise StrategicPatchError(f"cannot merge lists without merge key for {name}")
     live, patch = _direct_elements(live, patch, rule.key)
-    element = rule.type.element if rule.type and rule.type.kind == "slice" else None
+    element = _element(rule.type)
     for item in patch:
         identity = _identity(item, rule.key)
         at = next((index for index, old in enumerate(live) if old.get(rule.key) == identity), -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -39,6 +40,7 @@ from bowsprit.machinery.fielderrors import invalid as invalid_field
 from bowsprit.machinery.fielderrors import path
 from bowsprit.machinery.names import GroupKind, GroupVersionKind
 from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.schema import CustomResourceSchema
 
 _SCALE = GroupVersionKind("autoscaling", "v1", "Scale")
 JSON_PATCH = "application/json-patch+json"
@@ -161,13 +163,18 @@ def _merge_patch(value: Obj, duplicates: list[str]) -> Patch:
 
 
 def _strategic_patch(call: Call, value: Obj, duplicates: list[str]) -> Patch:
-    type_ = builtin.lookup(call.version.gvk)
-    if type_ is None:
+    type_, schema = builtin.lookup(call.version.gvk), call.version.schema
+    merge: Callable[[Obj, Obj], Obj]
+    if type_ is not None:
+        merge = partial(strategicpatch.apply, type_=type_)
+    elif isinstance(schema, CustomResourceSchema):
+        merge = partial(strategicpatch.apply_by_schema, schema=schema.source or {})
+    else:
         raise UnsupportedMediaTypeError("415: Unsupported Media Type", details={})
 
     def apply(live: Obj) -> tuple[Obj, list[str], str]:
         try:
-            patched = strategicpatch.apply(live, value, type_)
+            patched = merge(live, value)
         except strategicpatch.StrategicPatchError as failure:
             raise _strategic_failure(str(failure)) from failure
         return patched, duplicates, goformat.value(value)
