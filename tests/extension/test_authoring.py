@@ -97,6 +97,22 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path, source: str, spec: str, 
     assert told in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("x = 1\nclass Y(:\n    pass", 2),
+        ("import json\n\njson.loads('{')", 3),
+        ("from bowsprit.extension import Kind\nclass X: ...\nclass Thing(Kind):\n    x: X", 3),
+    ],
+)
+def test_what_cannot_be_imported_names_the_authors_own_line(tmp_path: Path, source: str, line: int) -> None:
+    file = tmp_path / "broken_here.py"
+    file.write_text(source)
+    with pytest.raises(ExtensionError) as caught:
+        load_app("broken_here.py:app", search=tmp_path)
+    assert caught.value.hint == f"see {file}:{line}"
+
+
 # -- new -------------------------------------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,8 @@ class App:
             if not (isinstance(model, type) and issubclass(model, Kind)):
                 raise ExtensionError(f"{model!r} is not a subclass of Kind")
             name = kind or model.__name__
+            if model.model_fields["metadata"].annotation is not Kind.model_fields["metadata"].annotation:
+                raise ExtensionError(f"{name}: metadata belongs to every kind and cannot be declared anew")
             where = group or self.group
             if problems := is_dns1035_label(version):
                 raise ExtensionError(f"{name}: version {version!r}: {problems[0]}", reason="InvalidVersion")

@@ -141,6 +141,7 @@ def _told(text: str) -> str:
         ("spec.names.shortNames", "short_names"),
         ("spec.names.categories", "categories"),
         (".schema.openAPIV3Schema", " schema"),
+        ("spec.validation.openAPIV3Schema", "schema"),
         ("spec.versions", "version"),
         ("additionalPrinterColumns", "columns"),
         ("selectableFields", "selectable"),

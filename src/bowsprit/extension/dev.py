@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from bowsprit.client.config import RestConfig
 from bowsprit.client.rest import RestClient
 from bowsprit.extension.app import App
 from bowsprit.extension.errors import ExtensionError
+from bowsprit.extension.loading import INSTALLED
 from bowsprit.extension.registration import Registration
 from bowsprit.machinery.names import GroupVersion
 
@@ -96,12 +96,7 @@ def _state(path: str) -> tuple[int, int] | None:
 def imported_files() -> list[str]:
     """The source files of this process that an author may change: not those of installed packages."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    places = sysconfig.get_paths()
-    installed = (
-        *(places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-        str(Path(__file__).parents[2]),
-    )
-    return sorted(file for file in files if file and file.endswith(".py") and not file.startswith(installed))
+    return sorted(file for file in files if file and file.endswith(".py") and not file.startswith(INSTALLED))
 
 
 _NO_SOURCE = frozenset({"node_modules", "venv", "site-packages"})

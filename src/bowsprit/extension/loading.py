@@ -5,12 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
 from bowsprit.extension.app import App
 from bowsprit.extension.errors import ExtensionError
 
+INSTALLED = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    str(Path(__file__).parents[2]),
+)
+"""Below these lie installed packages and this one: nothing that an author changes."""
 _FORM = "give MODULE:APP, for example hello:app or path/to/hello.py:app"
 
 
@@ -112,10 +118,13 @@ def _by_file(file: Path) -> ModuleType:
 
 
 def _where(failure: Exception) -> str:
+    """The last line of the author's own that the failure came through."""
+    if isinstance(failure, SyntaxError) and failure.filename:
+        return f"see {failure.filename}:{failure.lineno}"
     trace, last = failure.__traceback__, ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "importlib" not in file and not file.startswith("<"):
+        if not file.startswith((*INSTALLED, "<")):
             last = f"see {file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return last
