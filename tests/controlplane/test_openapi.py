@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from bowsprit.controlplane import kinds, schemas
 from bowsprit.controlplane.openapi import publish_kind
+from bowsprit.controlplane.options import APIServerOptions
+from bowsprit.controlplane.server import APIServer
 from bowsprit.machinery import openapi_custom
 from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.openapi_v2 import merged
 from bowsprit.machinery.openapi_v3 import REF, ServedKind, document
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "apiserver" / "cases" / "openapi.jsonl.gz"
+RECORDED = Path(__file__).resolve().parents[1] / "golden" / "apiserver"
+GOLDEN = RECORDED / "cases" / "openapi.jsonl.gz"
 
 
 def recorded(name: str) -> Any:
@@ -33,6 +38,26 @@ def built_in(group: str, version: str) -> dict[str, Any]:
         if (each.gvk.group, each.gvk.version) == (group, version)
     ]
     return document(GroupVersion(group, version), served, schemas.definitions().get)
+
+
+async def test_every_document_is_the_recorded_one(tmp_path: Path) -> None:
+    """Recorded are the hashes of all documents of a Kubernetes v1.36 server with its default settings."""
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text("secret,admin,admin,system:masters\n")
+    options = APIServerOptions(secure_port=0, store="memory", cert_dir=tmp_path, token_auth_file=tokens)
+    server = APIServer(options)
+    await server.start()
+    try:
+        headers = {"Authorization": "Bearer secret", "Accept": "application/json"}
+        connector = aiohttp.TCPConnector(ssl=False)
+        async with aiohttp.ClientSession(server.url, headers=headers, connector=connector) as session:
+            for path, recorded_hash in json.loads((RECORDED / "openapi-hashes.json").read_text()).items():
+                async with session.get(path) as answer:
+                    body = await answer.json()
+                text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+                assert hashlib.sha256(text.encode()).hexdigest() == recorded_hash, path
+    finally:
+        await server.stop()
 
 
 def references(value: Any) -> Iterator[str]:

@@ -83,7 +83,8 @@ class OpenAPIPublication:
             _version_supplier(gv, tuple(self._registry.endpoints(gv.group, gv.version)))()
             for gv in self._registry.group_versions()
         ]
-        return merged([*plain, *(_group_supplier(group)() for group in groups), *documents])
+        plain += [_group_supplier(group)() for group in groups]
+        return merged([*plain, *documents], schemas.definitions().get)
 
 
 def _plain(place: str, tag: str, about: str, operation: str, answer: str) -> Callable[[], Obj]:

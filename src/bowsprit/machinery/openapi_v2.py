@@ -6,7 +6,7 @@ many operations take are shared by name (kube-openapi: builder and schemaconv).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -27,10 +27,10 @@ _ORDER = {
     media: position
     for position, media in enumerate(
         (
+            "text/plain",
             *TYPED_MEDIA,
             "application/json;stream=watch",
             "application/vnd.kubernetes.protobuf;stream=watch",
-            "text/plain",
             *_CONSUMES_PATCH,
         )
     )
@@ -40,19 +40,24 @@ _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _UNSAYABLE = ("allOf", "anyOf", "oneOf", "not", "nullable", "default", "example", "externalDocs", "title")
 
 
-def merged(documents: Iterable[Obj]) -> Obj:
-    """One v2 document of many v3 documents; where two define a name, the first wins."""
+def merged(documents: Iterable[Obj], schema: Callable[[str], Obj | None] = lambda name: None) -> Obj:
+    """One v2 document of many v3 documents; where two define a name, the first wins.
+
+    Args:
+        schema: gives the component schemas of which the documents tell a part only: those that name many kinds.
+    """
     paths: dict[str, Obj] = {}
     definitions: dict[str, Obj] = {}
     shared_kinds: dict[str, list[Obj]] = {}
     for document in documents:
         for path, item in document["paths"].items():
             paths.setdefault(path, _path_item(item))
-        for name, schema in document["components"]["schemas"].items():
+        for name, found in (document["components"].get("schemas") or {}).items():
             kinds = shared_kinds.setdefault(name, [])
-            kinds += [kind for kind in schema.get("x-kubernetes-group-version-kind") or () if kind not in kinds]
+            for known in (found, schema(name) or {}):
+                kinds += [kind for kind in known.get("x-kubernetes-group-version-kind") or () if kind not in kinds]
             if name not in definitions:
-                definitions[name] = _definition(schema, custom=not name.startswith("io.k8s."))
+                definitions[name] = _definition(found, custom=not name.startswith("io.k8s."))
     for name, kinds in shared_kinds.items():
         if kinds:
             ordered = sorted(kinds, key=lambda kind: (kind["group"], kind["version"]))
@@ -121,7 +126,7 @@ def _operation(operation: Obj) -> Obj:
     produces = _media(operation["responses"]["200"].get("content") or {})
     result: Obj = {
         "description": operation["description"],
-        "consumes": _consumes(operation, produces),
+        **_consumes(operation, produces),
         "produces": produces,
         "schemes": ["https"],
         "tags": operation["tags"],
@@ -140,13 +145,15 @@ def _operation(operation: Obj) -> Obj:
     return result | {key: value for key, value in operation.items() if key.startswith("x-")}
 
 
-def _consumes(operation: Obj, produces: list[str]) -> list[str]:
+def _consumes(operation: Obj, produces: list[str]) -> dict[str, list[str]]:
     body = operation.get("requestBody")
     if body is not None:
-        return _media(body["content"])
+        return {"consumes": _media(body["content"])}
+    if not _response(operation["responses"]["200"])["schema"].get("$ref") and "x-kubernetes-action" not in operation:
+        return {}  # a plain document that is no Kubernetes object
     # Plain documents and custom resources take what they give; typed operations without a body take anything.
     typed = "x-kubernetes-action" in operation and "application/vnd.kubernetes.protobuf" in produces
-    return ["*/*"] if typed or produces == ["*/*"] or "text/plain" in produces else produces
+    return {"consumes": ["*/*"] if typed or produces == ["*/*"] or "text/plain" in produces else produces}
 
 
 def _media(content: Iterable[str]) -> list[str]:

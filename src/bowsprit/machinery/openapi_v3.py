@@ -124,7 +124,7 @@ def document(gv: GroupVersion, kinds: Iterable[ServedKind], schema: Callable[[st
         }
     for kind in kinds:
         for path, operations in _Paths(prefix, words, kind).all():
-            paths[path] = _path_item(path, kind, operations)
+            paths[path] = _path_item(path, operations)
     result = _complete(paths, lambda name: _of_version(schema(name), gv, custom=custom))
     if custom:
         result["info"] = _CUSTOM_INFO
@@ -296,11 +296,10 @@ class _Paths:
     def _list(self, suffix: str) -> Obj:
         kind = self._kind
         scope = "" if suffix else self._scope
-        about = (
-            f"list objects of kind {kind.gvk.kind}" if kind.custom else f"list or watch objects of kind {kind.gvk.kind}"
-        )
+        action = "list or watch" if "watch" in kind.verbs and not kind.custom else "list"
+        about = f"{action} objects of kind {kind.gvk.kind}"
         operation = self._operation("list", about, f"list{{}}{scope}{kind.gvk.kind}{suffix}", _LIST)
-        streams = _STREAMS if "watch" in kind.verbs and not kind.custom else ()
+        streams = () if kind.custom else _STREAMS
         operation["responses"] = _responses(kind.list_definition, (200,), (*self._media, *streams))
         return operation
 
@@ -360,12 +359,15 @@ class _Paths:
 # -- pieces of documents -----------------------------------------------------------------------------------------------------
 
 
-def _path_item(path: str, kind: ServedKind, operations: dict[str, Obj]) -> Obj:
+def _path_item(path: str, operations: dict[str, Obj]) -> Obj:
     """The operations of a path; what all of them take is said once (kube-openapi: findCommonParameters)."""
     known = parameters()["parameters"]
     in_path: list[Obj] = []
     if "{name}" in path:
-        about = f"name of the {kind.gvk.kind}"
+        kind = next(iter(operations.values()))["x-kubernetes-group-version-kind"][
+            "kind"
+        ]  # of the subresource, if it is one
+        about = f"name of the {kind}"
         schema = {"type": "string", "uniqueItems": True}
         in_path.append({"name": "name", "in": "path", "description": about, "required": True, "schema": schema})
     in_path += [
@@ -418,7 +420,10 @@ def _complete(paths: Mapping[str, Obj], schema: Callable[[str], Obj | None]) -> 
         "openapi": "3.0.0",
         "info": INFO,
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": dict(sorted(schemas.items())), "securitySchemes": {"BearerToken": token}},
+        "components": {
+            **({"schemas": dict(sorted(schemas.items()))} if schemas else {}),
+            "securitySchemes": {"BearerToken": token},
+        },
     }
 
 
@@ -448,7 +453,9 @@ _SHARED = 2
 
 
 def _article(kind: str) -> str:
-    """As upstream's installer writes it: "an" before a vowel."""
+    """As upstream's installer writes it (GetArticleForNoun): "an" before a vowel, nothing before a plural."""
+    if kind.endswith("s") and not kind.endswith("ss"):
+        return kind
     return f"{'an' if kind[:1] in 'AEIOU' else 'a'} {kind}"
 
 

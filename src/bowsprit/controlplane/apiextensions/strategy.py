@@ -19,7 +19,6 @@ class DefinitionStrategy(StatusedStrategy):
     """The main endpoint. A deleted definition stays until its objects are gone: a finalizer holds it."""
 
     allow_unconditional_update = False
-    deletes_to_object = True
     marks_grace_period = False
 
     def default(self, obj: Obj) -> None:

@@ -21,7 +21,6 @@ FINALIZER = "kubernetes"
 class NamespaceStrategy(Strategy):
     """The main endpoint."""
 
-    deletes_to_object = True
     marks_grace_period = False
 
     def validate_name(self, name: str) -> list[str]:

@@ -16,6 +16,7 @@ from bowsprit.machinery.objects import Obj
 class QuotaStrategy(StatusedStrategy):
     """Quotas have no generation."""
 
+    deletes_to_object = True
     has_generation = False
 
     def validate(self, obj: Obj) -> list[FieldError]:

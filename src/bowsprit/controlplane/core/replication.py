@@ -66,6 +66,7 @@ class ReplicationControllerStrategy(StatusedStrategy):
 class PodTemplateStrategy(Strategy):
     """A template on its own."""
 
+    deletes_to_object = True
     has_generation = True
 
     def default(self, obj: Obj) -> None:

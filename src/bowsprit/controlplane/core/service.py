@@ -18,6 +18,7 @@ from bowsprit.machinery.validation import is_dns1123_label
 class ServiceStrategy(StatusedStrategy):
     """The main endpoint; services have no generation."""
 
+    deletes_to_object = True
     has_generation = False
     empty_status: ClassVar[Obj] = {"loadBalancer": {}}
 

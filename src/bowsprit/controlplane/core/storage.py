@@ -26,6 +26,8 @@ _BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 class VolumeStrategy(Strategy):
     """PersistentVolume."""
 
+    deletes_to_object = True
+
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         spec["persistentVolumeReclaimPolicy"] = spec.get("persistentVolumeReclaimPolicy") or "Retain"
@@ -52,6 +54,8 @@ class VolumeStrategy(Strategy):
 
 class ClaimStrategy(Strategy):
     """PersistentVolumeClaim."""
+
+    deletes_to_object = True
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

@@ -28,6 +28,7 @@ def default_devices(spec: Obj) -> None:
 class ClaimStrategy(StatusedStrategy):
     """ResourceClaim: the spec cannot change."""
 
+    deletes_to_object = True
     has_generation = False
 
     def default(self, obj: Obj) -> None:
@@ -43,6 +44,8 @@ class ClaimStrategy(StatusedStrategy):
 class ClaimTemplateStrategy(Strategy):
     """ResourceClaimTemplate: the spec cannot change."""
 
+    deletes_to_object = True
+
     def default(self, obj: Obj) -> None:
         default_devices((obj.setdefault("spec", {})).setdefault("spec", {}))
 
@@ -56,6 +59,7 @@ class ClaimTemplateStrategy(Strategy):
 class GenerationStrategy(Strategy):
     """A stored kind that counts its generations."""
 
+    deletes_to_object = True
     has_generation = True
 
 

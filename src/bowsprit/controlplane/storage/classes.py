@@ -32,6 +32,8 @@ _DEFAULT_ATTRIBUTES_CLASS = "volumeattributesclass.alpha.kubernetes.io/is-defaul
 class StorageClassStrategy(Strategy):
     """Parameters, provisioner and reclaim policy cannot change."""
 
+    deletes_to_object = True
+
     def default(self, obj: Obj) -> None:
         obj["reclaimPolicy"] = obj.get("reclaimPolicy") or "Delete"
         obj["volumeBindingMode"] = obj.get("volumeBindingMode") or "Immediate"
@@ -49,6 +51,7 @@ class StorageClassStrategy(Strategy):
 class CSIDriverStrategy(Strategy):
     """Defaults of a driver's abilities."""
 
+    deletes_to_object = True
     allow_unconditional_update = False
 
     def default(self, obj: Obj) -> None:
@@ -82,6 +85,7 @@ class CSIDriverStrategy(Strategy):
 class CSINodeStrategy(Strategy):
     """An update must say of which version."""
 
+    deletes_to_object = True
     allow_unconditional_update = False
 
     def validate(self, obj: Obj) -> list[FieldError]:
@@ -106,6 +110,8 @@ class CapacityStrategy(Strategy):
 class AttributesClassStrategy(Strategy):
     """The driver and its parameters cannot change."""
 
+    deletes_to_object = True
+
     def validate(self, obj: Obj) -> list[FieldError]:
         return attributes_class_errors(obj)
 
@@ -119,6 +125,7 @@ class AttributesClassStrategy(Strategy):
 class VolumeAttachmentStrategy(StatusedStrategy):
     """An attachment starts detached."""
 
+    deletes_to_object = True
     has_generation = False
     allow_unconditional_update = False
 
