@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,7 +40,8 @@ class Page:
 
 
 Handler = Callable[[Request], Page]
-NOT_FOUND = Page("404 page not found\n", 404, headers=(("X-Content-Type-Options", "nosniff"),))
+NOSNIFF = (("X-Content-Type-Options", "nosniff"),)
+NOT_FOUND = Page("404 page not found\n", 404, headers=NOSNIFF)
 
 
 def redirect(location: str) -> Page:
@@ -113,13 +114,16 @@ class PageServer:
             except Exception as exc:
                 log.exception("page %s failed", parts.path)
                 page = Page(f"{type(exc).__name__}\n", 500)
+            if page.status == 301 and method not in ("GET", "HEAD"):
+                page = replace(page, body="", content_type="")  # so http.Redirect
             close = (
                 version == "HTTP/1.0"
                 or headers.get("connection", "").lower() == "close"
                 or method not in ("GET", "HEAD")
             )
             body = page.body.encode()
-            fields = [("Content-Type", page.content_type), *page.headers, ("Date", formatdate(usegmt=True))]
+            fields = [("Content-Type", page.content_type)] if page.content_type else []
+            fields += [*page.headers, ("Date", formatdate(usegmt=True))]
             fields += [("Content-Length", str(len(body)))] + ([("Connection", "close")] if close else [])
             block = "".join(f"{name}: {value}\r\n" for name, value in fields)
             writer.write(f"HTTP/1.1 {page.status} {_REASONS[page.status]}\r\n{block}\r\n".encode("latin-1"))

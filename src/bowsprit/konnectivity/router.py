@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVarTuple
 
 from bowsprit.konnectivity.backends import Backends
 from bowsprit.konnectivity.links import HIGH_WATER, Backend, Cancellable, Dial, DialFailure, Frontend, Link
@@ -47,6 +47,7 @@ class Observer(Protocol):
 
 
 Schedule = Callable[[float, Callable[[], None]], Cancellable]
+Ts = TypeVarTuple("Ts")
 
 
 class Router:
@@ -388,10 +389,7 @@ class Router:
             return
         link.undelivered += size
         link.delivered += size
-        self.packets[TO_CLIENT, PacketType.DATA] += 1
-        start = self._clock()
-        frontend.port.deliver(link, packet)
-        self._observer.frontend_wrote(self._clock() - start)
+        self._write(frontend, PacketType.DATA, frontend.port.deliver, link, packet)
         if link.undelivered > self._buffer_limit:
             if backend.extended and link.undelivered > self.window + _SLACK:
                 self._cut(link, "the agent sent more than it was granted")
@@ -409,8 +407,8 @@ class Router:
         if packet.error:
             self._note(f"agent {backend.agent_id!r} could not dial {dial.address!r}: {packet.error}")
             self._observer.dial_failed(DialFailure.ERROR_RESPONSE)
-            self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
-            dial.frontend.port.refused(DialFailure.ERROR_RESPONSE, packet)
+            port = dial.frontend.port
+            self._write(dial.frontend, PacketType.DIAL_RSP, port.refused, DialFailure.ERROR_RESPONSE, packet)
             return
         now = self._clock()
         dial.backend = backend  # whoever answers has the connection
@@ -419,9 +417,8 @@ class Router:
         link = Link(dial, packet.connect_id, now)
         backend.links[packet.connect_id] = link
         dial.frontend.links[packet.connect_id] = link
-        self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
         self._observer.dialled(now - dial.started)
-        dial.frontend.port.established(packet)
+        self._write(dial.frontend, PacketType.DIAL_RSP, dial.frontend.port.established, packet)
 
     def _close_response(self, backend: Backend, packet: Packet) -> None:
         link = backend.links.get(packet.connect_id)
@@ -433,10 +430,20 @@ class Router:
         if frontend is None:
             return
         frontend.links.pop(link.connect_id, None)
-        self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
-        frontend.port.closed(packet)
+        self._write(frontend, PacketType.CLOSE_RSP, frontend.port.closed, packet)
         if frontend.tunnel and not answered and not backend.extended:
             self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))  # so upstream's tunnel
+
+    def _write(self, frontend: Frontend, kind: PacketType, action: Callable[[*Ts], None], *arguments: *Ts) -> None:
+        """What an agent has for a client: counted, and timed."""
+        self._count(frontend, kind)
+        start = self._clock()
+        action(*arguments)
+        self._observer.frontend_wrote(self._clock() - start)
+
+    def _count(self, frontend: Frontend, kind: PacketType) -> None:
+        if not frontend.tunnel:  # an HTTP CONNECT client is sent bytes, no packets
+            self.packets[TO_CLIENT, kind] += 1
 
     def _agent_eof(self, backend: Backend, packet: Packet) -> None:
         """The endpoint sends no more. A client that cannot be told so sees its connection closed, as always upstream."""
@@ -459,7 +466,7 @@ class Router:
         frontend = link.frontend
         if frontend is not None:
             frontend.links.pop(link.connect_id, None)
-            self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+            self._count(frontend, PacketType.CLOSE_RSP)
             frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id))
         self._abandon(link)
 
@@ -468,8 +475,7 @@ class Router:
         if dial is not None:
             self._forget_dial(dial)
             self._observer.dial_failed(DialFailure.BACKEND_CLOSE)
-            self.packets[TO_CLIENT, PacketType.DIAL_CLS] += 1
-            dial.frontend.port.send(packet)
+            self._write(dial.frontend, PacketType.DIAL_CLS, dial.frontend.port.send, packet)
 
     def agent_gone(self, backend: Backend) -> None:
         """An agent's stream has ended: its connections close, its dials fail, at once (upstream's #126)."""
@@ -483,7 +489,7 @@ class Router:
             frontend = link.frontend
             if frontend is not None:
                 frontend.links.pop(link.connect_id, None)
-                self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+                self._count(frontend, PacketType.CLOSE_RSP)
                 frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id))
         for dial in list(backend.dials):
             self._forget_dial(dial)
@@ -516,11 +522,11 @@ class Router:
             dial.expire.cancel()
 
     def _refuse(self, frontend: Frontend, failure: DialFailure, random: int, error: str) -> None:
-        self.packets[TO_CLIENT, PacketType.DIAL_RSP] += 1
+        self._count(frontend, PacketType.DIAL_RSP)
         frontend.port.refused(failure, Packet(PacketType.DIAL_RSP, random=random, error=error))
 
     def _close_frontend(self, frontend: Frontend, connect_id: int, error: str) -> None:
-        self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+        self._count(frontend, PacketType.CLOSE_RSP)
         frontend.port.send(Packet(PacketType.CLOSE_RSP, connect_id=connect_id, error=error))
 
     def _remove_link(self, link: Link) -> None:
@@ -540,7 +546,7 @@ class Router:
         self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
         if frontend is not None:
             frontend.links.pop(link.connect_id, None)
-            self.packets[TO_CLIENT, PacketType.CLOSE_RSP] += 1
+            self._count(frontend, PacketType.CLOSE_RSP)
             frontend.port.closed(Packet(PacketType.CLOSE_RSP, connect_id=link.connect_id, error=reason))
 
     # -- clients that read too slowly behind plain agents -------------------------------------------------------------

@@ -15,7 +15,7 @@ from bowsprit.konnectivity.metrics import (
 )
 from bowsprit.konnectivity.router import Router
 from bowsprit.net.egress.packets import type_name
-from bowsprit.net.grpc.status import Status, code_name
+from bowsprit.net.grpc.status import Status, StatusCode, code_name
 
 _SERVER = PREFIX + "server_"
 _OWN = "bowsprit_konnectivity_server_"
@@ -168,7 +168,8 @@ class ServerMetrics:
     def stream_ended(self, segment: str, status: Status) -> None:
         """``stream_errors_total``, for a stream that did not end well."""
         if not status.ok:
-            self._errors.inc(segment, code_name(status.code), "Unknown")
+            lost = status.code is StatusCode.UNAVAILABLE  # grpc-go's servers see that as their call being cancelled
+            self._errors.inc(segment, code_name(StatusCode.CANCELLED if lost else status.code), "Unknown")
 
     # -- Observer -----------------------------------------------------------------------------------------------------
 
