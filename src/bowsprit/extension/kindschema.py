@@ -38,7 +38,6 @@ class KindSchema(CustomResourceSchema):
         gvk: GroupVersionKind,
     ) -> None:
         super().__init__(openapi, scale, selectable)
-        self.source = _published(openapi)
         self.model = model
         self.gvk = gvk
         self._hooks = hooks
@@ -64,18 +63,6 @@ class KindSchema(CustomResourceSchema):
         except ValidationError as failure:
             return model_errors(failure, obj)
         return []
-
-
-def _published(schema: Any) -> Any:
-    """The schema without nulls among the values of enumerations: `nullable` tells clients as much."""
-    if isinstance(schema, list):
-        return [_published(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {name: _published(value) for name, value in schema.items()}
-    if schema.get("nullable") and isinstance(schema.get("enum"), list):
-        made["enum"] = [value for value in schema["enum"] if value is not None]
-    return made
 
 
 def model_errors(failure: ValidationError, obj: Obj) -> list[FieldError]:

@@ -121,6 +121,8 @@ class _Translation:
         if len(real) == len(choices):
             return self._choice(real, beside, within)
         made = self._choice(real, beside, within) if real else _with_extensions(dict(_ANYTHING), beside)
+        if beside.get("default", ...) is None:
+            return made  # a field that may be left out: null says no more, and is dropped
         if "enum" in made:
             made["enum"] = [*made["enum"], None]
         return {**made, "nullable": True}
