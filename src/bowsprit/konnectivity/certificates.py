@@ -14,6 +14,7 @@ from bowsprit.konnectivity.serveroptions import CIPHER_SUITES
 from bowsprit.pki.authority import load_certificates
 from bowsprit.pki.errors import PKIError
 from bowsprit.pki.serving import ServingContext
+from bowsprit.pki.trusting import trusting
 
 _VERSIONS = {
     "": ssl.TLSVersion.TLSv1_2,
@@ -158,10 +159,7 @@ def server_context(
 def client_context(ca: str, cert: str, key: str, extra_alpn: Sequence[str] = ()) -> ssl.SSLContext:
     """An agent's context, built anew from its files for each connection. Raises CertificateError."""
     check_pool(ca)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cafile=ca)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context = trusting(Path(ca).read_bytes() if ca else b"")
     context.set_alpn_protocols([*extra_alpn, "h2"])
     if cert:
         check_pair(cert, key)

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol
 
 from bowsprit.konnectivity.identifiers import Identifiers
+from bowsprit.konnectivity.stalls import Cancellable
 from bowsprit.net.egress.packets import Packet
 
 HIGH_WATER = 1024 * 1024  # how much may wait for an agent before its connections wait too
@@ -48,7 +49,7 @@ class Backend:
     """One agent stream."""
 
     __slots__ = (
-        "agent_id", "alive", "connected_at", "dials", "drain_order", "held", "identifiers", "links", "peer_window",
+        "agent_id", "alive", "connected_at", "dials", "drain_order", "identifiers", "links", "peer_window",
         "port", "received", "sent", "waiting", "watched",
     )  # fmt: skip
 
@@ -66,7 +67,6 @@ class Backend:
         self.dials: set[Dial] = set()
         self.waiting: dict[Link, None] = {}  # links with data for this agent, in turn
         self.watched = False  # data waits for this agent: a timer decides whether it has stopped taking any
-        self.held: set[Link] = set()  # links that do not take what this agent sends
         self.sent = 0
         self.received = 0
 
@@ -148,13 +148,6 @@ class Dial:
         self.expire: Cancellable | None = None
 
 
-class Cancellable(Protocol):
-    """A timer."""
-
-    def cancel(self) -> None:
-        """Forget it."""
-
-
 class Link:
     """An established connection.
 
@@ -177,7 +170,6 @@ class Link:
         "queued",
         "tunnel",
         "undelivered",
-        "watched",
     )  # fmt: skip
 
     def __init__(self, dial: Dial, connect_id: int, now: float) -> None:
@@ -196,4 +188,3 @@ class Link:
         self.closing = False  # CLOSE_REQ follows the queue, or has been sent
         self.eof_from_client = False
         self.eof_from_agent = False
-        self.watched = False  # too much undelivered: a timer decides whether the client has stopped reading

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Protocol, TypeVarTuple
 
 from bowsprit.konnectivity.backends import Backends
-from bowsprit.konnectivity.links import HIGH_WATER, Backend, Cancellable, Dial, DialFailure, Frontend, Link
+from bowsprit.konnectivity.links import HIGH_WATER, Backend, Dial, DialFailure, Frontend, Link
+from bowsprit.konnectivity.stalls import Schedule, StallGuard
 from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 WINDOW = 2 * 1024 * 1024  # what an agent of ours may send on one connection before we grant more
 BUFFER_LIMIT = 8 * 1024 * 1024
 AGENT_STALL = 30.0  # grpc-go grants window in steps of up to 4 MiB, so a slow agent may look stopped for a while
-_STALL_GRACE = 0.5  # a healthy client on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024  # one message may overrun the window
 _MAX_DIALS = 65_536
 
@@ -46,7 +46,6 @@ class Observer(Protocol):
         """``connection_duration_seconds``."""
 
 
-Schedule = Callable[[float, Callable[[], None]], Cancellable]
 Ts = TypeVarTuple("Ts")
 
 
@@ -71,6 +70,7 @@ class Router:
         self.bytes_to_agents = 0
         self.bytes_from_agents = 0
         self.last_errors: list[str] = []
+        self._guards: dict[Backend, StallGuard] = {}
         self._observer = observer
         self._clock = clock
         self._schedule = schedule
@@ -81,6 +81,11 @@ class Router:
     def established(self) -> int:
         """How many connections there are."""
         return sum(len(backend.links) for backend in self.backends.all())
+
+    @property
+    def held_back(self) -> int:
+        """How many agents are stopped because clients of theirs are behind."""
+        return sum(len(guard) > 0 for guard in self._guards.values())
 
     # -- frontends ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +211,7 @@ class Router:
     def delivered(self, link: Link, size: int) -> None:
         """``size`` bytes have left for the client."""
         link.undelivered -= size
-        if link.watched and link.undelivered * 2 < self._buffer_limit:
+        if link.undelivered * 2 < self._buffer_limit:
             self._unwatch(link)
         if not link.closing:
             self._grant(link, size)
@@ -347,6 +352,7 @@ class Router:
     def agent_connected(self, backend: Backend) -> None:
         """An agent is there."""
         self.backends.add(backend)
+        self._guards[backend] = StallGuard(backend.port.hold, self._schedule)
 
     def agent_packet(self, backend: Backend, packet: Packet) -> None:
         """A packet of an agent."""
@@ -483,6 +489,7 @@ class Router:
             return
         backend.alive = False
         self.backends.remove(backend)
+        self._guards.pop(backend, None)
         backend.waiting.clear()
         for link in list(backend.links.values()):
             self._remove_link(link)
@@ -552,36 +559,20 @@ class Router:
     # -- clients that read too slowly behind plain agents -------------------------------------------------------------
 
     def _watch(self, link: Link) -> None:
-        if link.watched:
-            return
-        link.watched = True
-        if not link.backend.held:
-            link.backend.port.hold(True)
-        link.backend.held.add(link)
-        self._arm(link)
-
-    def _arm(self, link: Link) -> None:
         def taken() -> int:
             return link.delivered - (link.frontend.port.backlog if link.frontend is not None else 0)
 
-        before = taken()
+        def cut() -> None:
+            self._cut(link, f"the client has stopped reading and {link.undelivered} bytes wait for it")
 
-        def check() -> None:
-            if not link.watched:
-                return
-            if taken() <= before:
-                self._cut(link, f"the client has stopped reading and {link.undelivered} bytes wait for it")
-            else:
-                self._arm(link)
-
-        self._schedule(_STALL_GRACE, check)
+        guard = self._guards.get(link.backend)
+        if guard is not None:
+            guard.watch(link, taken, cut)
 
     def _unwatch(self, link: Link) -> None:
-        if link.watched:
-            link.watched = False
-            link.backend.held.discard(link)
-            if not link.backend.held and link.backend.alive:
-                link.backend.port.hold(False)
+        guard = self._guards.get(link.backend)
+        if guard is not None:
+            guard.release(link)
 
     def _note(self, error: str) -> None:
         log.info("%s", error)

@@ -136,7 +136,7 @@ class ServerMetrics:
         totals: dict[tuple[str, str], int] = dict(self._gone_bytes)
         self._agent_connections.values.clear()
         self._draining.values.clear()
-        waiting = held = 0
+        waiting, held = 0, router.held_back
         for backend in router.backends.all():
             for direction, count in (("to_agent", backend.sent), ("from_agent", backend.received)):
                 key = (backend.agent_id, direction)
@@ -144,7 +144,6 @@ class ServerMetrics:
             self._agent_connections.inc(backend.agent_id, by=len(backend.links))
             self._draining.set(int(backend.draining), backend.agent_id)
             waiting += sum(bool(link.queue) for link in backend.links.values())
-            held += bool(backend.held)
         for key, count in totals.items():
             self._bytes.set(count, *key)
         if waiting or held or self._full.values:

@@ -13,7 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Protocol
 
-from bowsprit.konnectivity.links import Cancellable
+from bowsprit.konnectivity.stalls import Schedule, StallGuard
 from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ WINDOW = 2 * 1024 * 1024
 BUFFER_LIMIT = 8 * 1024 * 1024
 _HIGH_WATER = 1024 * 1024
 _BANNER_DELAY = 0.05
-_STALL_GRACE = 0.5  # a healthy endpoint on an overloaded machine takes something in it
 _SLACK = 4 * 1024 * 1024
 _MAX_DIALS = 16_384
 
@@ -74,7 +73,7 @@ class Endpoint:
 
     __slots__ = (
         "address", "answers", "closing", "connect_id", "credit", "early", "eof_from_endpoint", "eof_from_server",
-        "error", "grant", "network", "paused", "port", "queue", "random", "unwritten", "watched", "written",
+        "error", "grant", "network", "paused", "port", "queue", "random", "unwritten", "written",
     )  # fmt: skip
 
     def __init__(self, connect_id: int, packet: Packet, credit: int | None) -> None:
@@ -95,11 +94,9 @@ class Endpoint:
         self.error = ""  # goes into CLOSE_RSP
         self.eof_from_endpoint = False
         self.eof_from_server = False
-        self.watched = False
 
 
 Dialler = Callable[[Endpoint], None]
-Schedule = Callable[[float, Callable[[], None]], Cancellable]
 
 
 class Tunnel:
@@ -129,7 +126,7 @@ class Tunnel:
         self._buffer_limit = buffer_limit
         self._next_id = 0
         self._waiting: dict[Endpoint, None] = {}
-        self._held: set[Endpoint] = set()
+        self._guard = StallGuard(port.hold, schedule)
 
     @property
     def _extended(self) -> bool:
@@ -269,7 +266,7 @@ class Tunnel:
     def lost(self, endpoint: Endpoint, error: str = "") -> None:
         """The connection to the endpoint is gone; all it has said is sent, then CLOSE_RSP."""
         endpoint.port = None
-        self._unwatch(endpoint)
+        self._guard.release(endpoint)
         if self.endpoints.get(endpoint.connect_id) is not endpoint:
             return
         if (endpoint.queue or endpoint.early) and not endpoint.closing and not self.ended:
@@ -280,8 +277,8 @@ class Tunnel:
     def consumed(self, endpoint: Endpoint, size: int) -> None:
         """``size`` bytes have been written to the endpoint."""
         endpoint.unwritten -= size
-        if endpoint.watched and endpoint.unwritten * 2 < self._buffer_limit:
-            self._unwatch(endpoint)
+        if endpoint.unwritten * 2 < self._buffer_limit:
+            self._guard.release(endpoint)
         if self._extended and not endpoint.closing:
             endpoint.grant += size
             if endpoint.grant * 4 >= self._window:
@@ -357,11 +354,10 @@ class Tunnel:
     def end(self) -> None:
         """The stream to the server is over: endpoints get what is queued for them, then close."""
         self.ended = True
-        self._held.clear()
+        self._guard.forget()
         self._waiting.clear()
         for endpoint in list(self.endpoints.values()):
             endpoint.closing = True
-            endpoint.watched = False
             endpoint.queue.clear()
             if endpoint.port is not None:
                 endpoint.port.finish()
@@ -379,33 +375,10 @@ class Tunnel:
             endpoint.port.abort()
 
     def _watch(self, endpoint: Endpoint) -> None:
-        if endpoint.watched:
-            return
-        endpoint.watched = True
-        if not self._held:
-            self._port.hold(True)
-        self._held.add(endpoint)
-        self._arm(endpoint)
-
-    def _arm(self, endpoint: Endpoint) -> None:
         def taken() -> int:
             return endpoint.written - (endpoint.port.backlog if endpoint.port is not None else 0)
 
-        before = taken()
+        def cut() -> None:
+            self._cut(endpoint, f"the endpoint has stopped reading and {endpoint.unwritten} bytes wait for it")
 
-        def check() -> None:
-            if not endpoint.watched:
-                return
-            if taken() <= before:
-                self._cut(endpoint, f"the endpoint has stopped reading and {endpoint.unwritten} bytes wait for it")
-            else:
-                self._arm(endpoint)
-
-        self._schedule(_STALL_GRACE, check)
-
-    def _unwatch(self, endpoint: Endpoint) -> None:
-        if endpoint.watched:
-            endpoint.watched = False
-            self._held.discard(endpoint)
-            if not self._held and not self.ended:
-                self._port.hold(False)
+        self._guard.watch(endpoint, taken, cut)
