@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 from bowsprit.client.informer import Handler, Informer
@@ -56,6 +58,20 @@ def trim_node(obj: Obj) -> Obj:
     lean = {key: status[key] for key in kept if key in status}
     lean["conditions"] = [{"type": c.get("type"), "status": c.get("status")} for c in status.get("conditions") or ()]
     return {"apiVersion": "v1", "kind": "Node", "metadata": meta, "spec": obj.get("spec") or {}, "status": lean}
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """While the initial lists come in: their objects stay, and looking through all of them for garbage again and again
+    costs as much as reading them. Afterwards the collector leaves them alone."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def _pod_event(obj: Obj, action: str) -> str:
@@ -146,6 +162,10 @@ class Watcher:
         """Start all informers and wait for their initial lists. Pods come last: their nodes are known then."""
         for informer in self._informers[:-1]:
             informer.start()
+        with _without_collections():
+            await self._sync(timeout)
+
+    async def _sync(self, timeout: float) -> None:
         async with asyncio.timeout(timeout):
             for informer in self._informers[:-1]:
                 await informer.wait_synced()
