@@ -17,13 +17,13 @@ from typing import Protocol, TypeVarTuple
 from bowsprit.konnectivity.backends import Backends
 from bowsprit.konnectivity.links import HIGH_WATER, Backend, Dial, DialFailure, Frontend, Link
 from bowsprit.konnectivity.stalls import Schedule, StallGuard
+from bowsprit.konnectivity.uplink import Uplink
 from bowsprit.net.egress.packets import Packet, PacketType
 
 log = logging.getLogger(__name__)
 
 WINDOW = 2 * 1024 * 1024  # what an agent of ours may send on one connection before we grant more
 BUFFER_LIMIT = 8 * 1024 * 1024
-AGENT_STALL = 30.0  # grpc-go grants window in steps of up to 4 MiB, so a slow agent may look stopped for a while
 _SLACK = 4 * 1024 * 1024  # one message may overrun the window
 _MAX_DIALS = 65_536
 
@@ -67,10 +67,10 @@ class Router:
         self.window = window
         self.packets: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.dials: dict[int, Dial] = {}
-        self.bytes_to_agents = 0
         self.bytes_from_agents = 0
         self.last_errors: list[str] = []
         self._guards: dict[Backend, StallGuard] = {}
+        self._uplink = Uplink(schedule, self._count_to_agent, self._end_of_queue, self._note)
         self._observer = observer
         self._clock = clock
         self._schedule = schedule
@@ -81,6 +81,14 @@ class Router:
     def established(self) -> int:
         """How many connections there are."""
         return sum(len(backend.links) for backend in self.backends.all())
+
+    @property
+    def bytes_to_agents(self) -> int:
+        """How much data agents have been sent."""
+        return self._uplink.bytes
+
+    def _count_to_agent(self, kind: int) -> None:
+        self.packets[TO_AGENT, kind] += 1
 
     @property
     def held_back(self) -> int:
@@ -108,7 +116,7 @@ class Router:
         backend.dials.add(dial)
         if self._dial_timeout > 0:
             dial.expire = self._schedule(self._dial_timeout, lambda: self._dial_expired(dial))
-        self._send_agent(backend, packet)
+        self._uplink.send(backend, packet)
 
     def frontend_packet(self, frontend: Frontend, packet: Packet) -> None:
         """A packet of a gRPC frontend. For DATA ``port.accepted`` follows, now or later."""
@@ -140,9 +148,9 @@ class Router:
         if not backend.alive:
             self._close_frontend(frontend, packet.connect_id, "CLOSE_REQ to backend failed")
         elif link is not None:
-            self._close_agent_side(link)
+            self._uplink.close(link)
         else:
-            self._send_agent(backend, packet)
+            self._uplink.send(backend, packet)
 
     def _frontend_data(self, frontend: Frontend, packet: Packet) -> None:
         size = len(packet.raw) + 5
@@ -162,10 +170,10 @@ class Router:
             frontend.port.accepted(size)
             self._mismatch(frontend, backend, connect_id)
         elif link is not None:
-            self._forward(link, packet, len(packet.data))
+            self._uplink.forward(link, packet, len(packet.data))
         else:
             if backend.alive:
-                self._send_agent(backend, packet)  # the agent answers that it does not know the connection
+                self._uplink.send(backend, packet)  # the agent answers that it does not know the connection
             frontend.port.accepted(size)
 
     def _mismatch(self, frontend: Frontend, backend: Backend, connect_id: int) -> None:
@@ -174,14 +182,14 @@ class Router:
         ids = [connect_id] if connect_id == frontend.first_id else [connect_id, frontend.first_id]
         for each in ids:
             if each in frontend.links or each not in backend.links:
-                self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=each))
+                self._uplink.send(backend, Packet(PacketType.CLOSE_REQ, connect_id=each))
         for each in ids:
             self._close_frontend(frontend, each, "mismatched connection IDs")
 
     def frontend_bytes(self, frontend: Frontend, data: memoryview) -> bool:
         """Bytes of an HTTP CONNECT client. False: they are queued, ``port.accepted`` tells when they have gone."""
         for link in frontend.links.values():
-            return self._forward(link, data, len(data))
+            return self._uplink.forward(link, data, len(data))
         return True
 
     def frontend_eof(self, frontend: Frontend) -> None:
@@ -202,7 +210,7 @@ class Router:
             if frontend.tunnel:
                 self._observer.dial_failed(DialFailure.FRONTEND_CLOSE)
             if dial.backend.alive:
-                self._send_agent(dial.backend, Packet(PacketType.DIAL_CLS, random=dial.random))
+                self._uplink.send(dial.backend, Packet(PacketType.DIAL_CLS, random=dial.random))
         for link in list(frontend.links.values()):
             self._unwatch(link)
             self._abandon(link)
@@ -222,7 +230,7 @@ class Router:
         if link.backend.extended and link.grant * 4 >= self.window:
             packet = Packet(PacketType.WINDOW, connect_id=link.connect_id, increment=link.grant)
             link.grant = 0
-            self._send_agent(link.backend, packet)
+            self._uplink.send(link.backend, packet)
 
     def _abandon(self, link: Link) -> None:
         """No client any more. What it has sent still goes to the agent, and CLOSE_REQ follows.
@@ -236,123 +244,16 @@ class Router:
         else:
             self._end_of_queue(link)
 
-    # -- towards agents -----------------------------------------------------------------------------------------------
-
-    def _forward(self, link: Link, item: Packet | memoryview, size: int) -> bool:
-        """Data of a client on its way to the agent; False if it must wait."""
-        if link.closing:
-            self._accepted(link, item, size)
-            return True
-        if link.queue or (link.credit is not None and link.credit <= 0):
-            pass
-        elif link.backend.port.backlog <= HIGH_WATER:
-            self._send_data(link, item, size)
-            return True
-        else:
-            self._wait_for_agent(link)
-        link.queue.append(item if isinstance(item, Packet) else bytes(item))
-        link.queued += size
-        return False
-
-    def _send_data(self, link: Link, item: Packet | bytes | memoryview, size: int) -> None:
-        backend = link.backend
-        self.packets[TO_AGENT, PacketType.DATA] += 1
-        backend.sent += size
-        self.bytes_to_agents += size
-        if link.credit is not None:
-            link.credit -= size
-        if isinstance(item, Packet):
-            backend.port.send(item)
-        else:
-            backend.port.send_data(link.connect_id, item)
-        self._accepted(link, item, size)
-
-    def _accepted(self, link: Link, item: Packet | bytes | memoryview, size: int) -> None:
-        if link.frontend is not None and not isinstance(item, memoryview):
-            link.frontend.port.accepted(len(item.raw) + 5 if isinstance(item, Packet) else size)
-
-    def _drain(self, link: Link) -> None:
-        """Send what waits on a link, as far as credit and the agent's stream allow."""
-        while link.queue and (link.credit is None or link.credit > 0):
-            if link.backend.port.backlog > HIGH_WATER:
-                self._wait_for_agent(link)
-                return
-            self._send_next(link)
-        if not link.queue:
-            self._end_of_queue(link)
-
-    def _send_next(self, link: Link) -> None:
-        item = link.queue.popleft()
-        size = len(item.data) if isinstance(item, Packet) else len(item)
-        link.queued -= size
-        self._send_data(link, item, size)
-
-    def _end_of_queue(self, link: Link) -> None:
-        if link.closing:
-            if link.frontend is None and not link.tunnel:
-                self._remove_link(link)  # upstream keeps a tunnel's connection until CLOSE_RSP, a stream's not
-            self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
-        elif link.eof_from_client:
-            if link.eof_from_agent:
-                self._finish_link(link)
-            else:
-                self._send_agent(link.backend, Packet(PacketType.EOF, connect_id=link.connect_id))
-
-    def agent_writable(self, backend: Backend) -> None:
-        """The agent's stream takes more: waiting links send in turn."""
-        while backend.waiting and backend.port.backlog <= HIGH_WATER:
-            link = next(iter(backend.waiting))
-            del backend.waiting[link]
-            if link.queue and (link.credit is None or link.credit > 0):
-                self._send_next(link)
-                if link.queue:
-                    backend.waiting[link] = None
-                else:
-                    self._end_of_queue(link)
-
-    def _wait_for_agent(self, link: Link) -> None:
-        """The agent's stream is full. One that takes nothing at all for long is retired: its connections fail, it returns.
-
-        Upstream's agent stops so, for ever, when one endpoint stops reading.
-        """
-        backend = link.backend
-        backend.waiting[link] = None
-        if not backend.watched:
-            backend.watched = True
-            self._arm_agent(backend)
-
-    def _arm_agent(self, backend: Backend) -> None:
-        before = backend.sent - backend.port.backlog
-
-        def check() -> None:
-            if not backend.alive or not backend.waiting:
-                backend.watched = False
-            elif backend.sent - backend.port.backlog <= before:
-                self._note(f"agent {backend.agent_id!r} retired: it has taken nothing for {AGENT_STALL:g}s")
-                backend.port.retire()
-            else:
-                self._arm_agent(backend)
-
-        self._schedule(AGENT_STALL, check)
-
-    def _close_agent_side(self, link: Link) -> None:
-        """CLOSE_REQ, behind what is queued."""
-        if not link.closing:
-            link.closing = True
-            if not link.queue:
-                self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
-
-    def _send_agent(self, backend: Backend, packet: Packet) -> None:
-        if backend.alive:
-            self.packets[TO_AGENT, packet.type] += 1
-            backend.port.send(packet)
-
     # -- agents -------------------------------------------------------------------------------------------------------
 
     def agent_connected(self, backend: Backend) -> None:
         """An agent is there."""
         self.backends.add(backend)
         self._guards[backend] = StallGuard(backend.port.hold, self._schedule)
+
+    def agent_writable(self, backend: Backend) -> None:
+        """The agent's stream takes more."""
+        self._uplink.writable(backend)
 
     def agent_packet(self, backend: Backend, packet: Packet) -> None:
         """A packet of an agent."""
@@ -368,9 +269,8 @@ class Router:
             self._close_response(backend, packet)
         elif kind == PacketType.WINDOW and backend.extended:
             link = backend.links.get(packet.connect_id)
-            if link is not None and link.credit is not None and packet.increment > 0:
-                link.credit += packet.increment
-                self._drain(link)
+            if link is not None:
+                self._uplink.granted(link, packet.increment)
         elif kind == PacketType.EOF and backend.extended:
             self._agent_eof(backend, packet)
         elif kind == PacketType.DRAIN:
@@ -384,7 +284,7 @@ class Router:
         size = len(packet.data)
         link = backend.links.get(packet.connect_id)
         if link is None:
-            self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
+            self._uplink.send(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
             return
         backend.received += size
         self.bytes_from_agents += size
@@ -407,7 +307,7 @@ class Router:
         if dial is None:
             self._observer.dial_failed(DialFailure.UNRECOGNIZED_RESPONSE)
             if packet.connect_id != 0:
-                self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
+                self._uplink.send(backend, Packet(PacketType.CLOSE_REQ, connect_id=packet.connect_id))
             return
         self._forget_dial(dial)
         if packet.error:
@@ -438,7 +338,7 @@ class Router:
         frontend.links.pop(link.connect_id, None)
         self._write(frontend, PacketType.CLOSE_RSP, frontend.port.closed, packet)
         if frontend.tunnel and not answered and not backend.extended:
-            self._send_agent(backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))  # so upstream's tunnel
+            self._uplink.send(backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))  # so upstream's tunnel
 
     def _write(self, frontend: Frontend, kind: PacketType, action: Callable[[*Ts], None], *arguments: *Ts) -> None:
         """What an agent has for a client: counted, and timed."""
@@ -536,6 +436,18 @@ class Router:
         self._count(frontend, PacketType.CLOSE_RSP)
         frontend.port.send(Packet(PacketType.CLOSE_RSP, connect_id=connect_id, error=error))
 
+    def _end_of_queue(self, link: Link) -> None:
+        """All that the client has sent is with the agent."""
+        if link.closing:
+            if link.frontend is None and not link.tunnel:
+                self._remove_link(link)  # upstream keeps a tunnel's connection until CLOSE_RSP, a stream's not
+            self._uplink.send(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
+        elif link.eof_from_client:
+            if link.eof_from_agent:
+                self._finish_link(link)
+            else:
+                self._uplink.send(link.backend, Packet(PacketType.EOF, connect_id=link.connect_id))
+
     def _remove_link(self, link: Link) -> None:
         if link.backend.links.get(link.connect_id) is link:
             del link.backend.links[link.connect_id]
@@ -550,7 +462,7 @@ class Router:
         self._note(f"connection {link.connect_id} of agent {link.backend.agent_id!r} to {link.address!r} cut: {reason}")
         frontend = link.frontend
         self._remove_link(link)
-        self._send_agent(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
+        self._uplink.send(link.backend, Packet(PacketType.CLOSE_REQ, connect_id=link.connect_id))
         if frontend is not None:
             frontend.links.pop(link.connect_id, None)
             self._count(frontend, PacketType.CLOSE_RSP)
