@@ -33,6 +33,7 @@ from h2.settings import SettingCodes, Settings
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.limits import KIB, Budget, Options
 from bowsprit.net.grpc.metadata import Metadata
+from bowsprit.net.grpc.pings import PingPolice
 from bowsprit.net.grpc.status import Status, StatusCode, status_of_http, status_of_reset
 from bowsprit.net.grpc.stream import Part, Stream, StreamHandler
 
@@ -47,8 +48,6 @@ _LOW_WATER = 256 * KIB
 _TURN = 256 * KIB  # how much one stream may send before the next one has its turn
 # Frames that cost us work and the peer nothing (CVE-2019-9512, -9515, -9518, CVE-2023-44487).
 _CONTROL_BURST, _CONTROL_RATE = 1000, 200.0
-_MAX_PING_STRIKES = 2  # grpc-go's maxPingStrikes
-_DEFAULT_MIN_PING = 7200.0  # grpc-go: without streams and without permission, two hours
 
 
 class ConnectionHandler(Protocol):
@@ -88,7 +87,6 @@ class Connection:
         self.closed = False
         self.going_away = False  # the peer takes no more streams
         self.peer_max_frame = 16_384
-        self.pings_allowed = False  # the peer has announced that it probes us
         self._handler = handler
         self._clock = clock
         self._h2 = _h2_connection(options, client)
@@ -105,10 +103,7 @@ class Connection:
         self._data_left = 0
         self._data_ends = False
         self._control = Budget(_CONTROL_BURST, _CONTROL_RATE, clock)
-        self._last_ping = float("-inf")
-        self._ping_strikes = 0
-        # We have sent something since the last ping: grpc-go pings for what it receives, once a round trip, to measure.
-        self._ping_excused = False
+        self.pings = PingPolice(options, clock)
         self._h2.initiate_connection()
         self._take_h2_output()
         self.send_window_update(0, options.connection_window - _DEFAULT_WINDOW)
@@ -144,7 +139,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         self.emit(b"".join((struct.pack("!HBBBI", size >> 8, size & 0xFF, 0, 0, stream.stream_id), prefix, *parts)))
-        self._ping_excused = True
+        self.pings.excused = True
         return True
 
     def emit_data(self, stream: Stream, chunk: memoryview) -> None:
@@ -153,7 +148,7 @@ class Connection:
         stream.send_window -= size
         self._send_window -= size
         self.emit(b"".join((struct.pack("!HBBBI", size >> 8, size & 0xFF, 0, 0, stream.stream_id), chunk)))
-        self._ping_excused = True
+        self.pings.excused = True
 
     def enqueue(self, stream: Stream) -> None:
         """The stream has a backlog: send what may be sent, the rest when windows or the transport open."""
@@ -190,7 +185,7 @@ class Connection:
 
     def send_headers(self, stream: Stream, headers: Metadata, *, end_stream: bool = False) -> None:
         """HEADERS: a request, a response or trailers."""
-        self._ping_excused = True
+        self.pings.excused = True
         self._send_h2(lambda: self._h2.send_headers(stream.stream_id, list(headers), end_stream=end_stream))
 
     def end_stream(self, stream: Stream, trailers: list[tuple[str, str]]) -> None:
@@ -397,7 +392,7 @@ class Connection:
                     stream.acknowledge(padding + 1)
                 self._end_of_data()
         else:
-            answered = kind == _PING and not flags & _ACK and self._ping_excused
+            answered = kind == _PING and not flags & _ACK and self.pings.excused
             if kind in (_RST_STREAM, _SETTINGS, _PING) and not answered and not self._control.spend():
                 raise ProtocolViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "too many control frames")
             self._feed_h2(bytes(frame))
@@ -458,8 +453,8 @@ class Connection:
             self._settings(event)
         elif isinstance(event, PingAckReceived):
             self._handler.ping_acknowledged()
-        elif isinstance(event, PingReceived):
-            self._police_ping()
+        elif isinstance(event, PingReceived) and not self.pings.tolerates(idle=not self.streams) and not self.client:
+            raise ProtocolViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "too_many_pings")
 
     def _request(self, event: RequestReceived) -> None:
         headers = _text(event.headers)
@@ -532,24 +527,6 @@ class Connection:
                 if stream.send_window > _MAX_WINDOW:
                     raise ProtocolViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "stream window out of range")
             self.pump()
-
-    def _police_ping(self) -> None:
-        """Grpc-go's keepalive enforcement: pings that come too often are strikes, the third ends the connection."""
-        excused, self._ping_excused = self._ping_excused, False
-        if self.client or self.pings_allowed:
-            return
-        now = self._clock()
-        idle = not self.streams and not self.options.ping_without_stream
-        floor = _DEFAULT_MIN_PING if idle else self.options.min_ping_interval
-        early = now - self._last_ping < floor
-        self._last_ping = now
-        if excused:
-            self._ping_strikes = 0
-            return
-        if early:
-            self._ping_strikes += 1
-            if self._ping_strikes > _MAX_PING_STRIKES:
-                raise ProtocolViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "too_many_pings")
 
 
 class _Refused:

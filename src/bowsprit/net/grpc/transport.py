@@ -161,7 +161,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def probe(self, interval: float, timeout: float) -> None:
         """Ping after ``interval`` seconds of silence, close after another ``timeout``; the peer has agreed, and may too."""
         self._keepalive_time, self._keepalive_timeout = interval, timeout
-        self.connection.pings_allowed = True
+        self.connection.pings.allowed = True
         if self._keepalive is not None:
             self._keepalive.cancel()
         self._keepalive = self._loop.call_later(interval, self._check_alive)
