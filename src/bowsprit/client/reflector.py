@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _MIN_WATCH_SECONDS = 300  # upstream minWatchTimeout: a watch lasts between one and two of these
 _WATCH_LIST_PATIENCE = 15.0  # without any event in this time the server does not know sendInitialEvents
+_PATIENCE_STEP = 1.0
 _BACKOFF_BASE, _BACKOFF_MAX, _BACKOFF_RESET = 0.8, 30.0, 120.0  # upstream: 800 ms, 30 s, reset after 2 min
 _SHORT_WATCH = 1.0
 
@@ -148,16 +149,23 @@ class Reflector:
         synced = False
         objects: dict[str, Obj] = {}
         try:
-            async with aclosing(self._open(send_initial_events=True)) as events:
-                while True:
-                    event = await self._next(events, None if synced else _WATCH_LIST_PATIENCE)
-                    if event is None:
-                        return
+            async with (
+                asyncio.timeout(_WATCH_LIST_PATIENCE) as patience,
+                aclosing(self._open(send_initial_events=True)) as events,
+            ):
+                heard = self._clock()
+                async for event in events:
                     if synced:
                         self._deliver(event)
-                    elif event.type == "BOOKMARK":
+                        continue
+                    now = self._clock()
+                    if now - heard > _PATIENCE_STEP:  # not at every event: there may be a hundred thousand
+                        heard = now
+                        patience.reschedule(asyncio.get_running_loop().time() + _WATCH_LIST_PATIENCE)
+                    if event.type == "BOOKMARK":
                         if accessors.annotations(event.object).get(INITIAL_EVENTS_END) == "true":
                             synced = True
+                            patience.reschedule(None)
                             self._became(objects, event.object["metadata"]["resourceVersion"])
                             objects = {}
                     else:
@@ -193,14 +201,6 @@ class Reflector:
             timeout_seconds=int(_MIN_WATCH_SECONDS * random.uniform(1, 2)),
             metadata_only=chosen.metadata_only,
         )
-
-    @staticmethod
-    async def _next(events: AsyncIterator[WatchEvent], patience: float | None) -> WatchEvent | None:
-        try:
-            async with asyncio.timeout(patience):
-                return await anext(events)
-        except StopAsyncIteration:
-            return None
 
     def _became(self, objects: dict[str, Obj], version: str) -> None:
         self._sink.replaced(objects)
