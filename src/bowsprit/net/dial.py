@@ -14,6 +14,8 @@ import ssl
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from bowsprit.pki.trusting import trusting
+
 DEFAULT_TIMEOUT = 30.0
 _DEFAULT_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _MAX_CONNECT_REPLY = 16 * 1024
@@ -151,7 +153,7 @@ class TLSConnectDialer:
         return theirs
 
     async def _connect(self, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        context = self._context or ssl.create_default_context()
+        context = self._context or trusting()
         hostname = str(self._url.hostname)
         reader, writer = await asyncio.open_connection(
             hostname,
@@ -246,6 +248,8 @@ async def _bridge(sock: socket.socket, reader: asyncio.StreamReader, writer: asy
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while chunk := await source.read(_PUMP_CHUNK):
+            if sink.is_closing():  # uvloop's transports raise RuntimeError when written to then
+                return
             sink.write(chunk)
             await sink.drain()
         if sink.can_write_eof():
