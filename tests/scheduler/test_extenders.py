@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 
 import pytest
 from aiohttp import web
 
+from bowsprit.pki.authority import Authority
+from bowsprit.pki.serving import ServingContext
 from bowsprit.scheduler.config.defaults import set_defaults
 from bowsprit.scheduler.core import Assigned, Failed, SchedulerCore
 from bowsprit.scheduler.driver.extenders import HTTPExtender
@@ -60,6 +63,35 @@ async def place(core, uid="u", **resources):
     container = {"name": "c", "image": "x", "resources": {"requests": {"cpu": "1", **resources}}}
     core.set_pod({"metadata": {"name": "p", "namespace": "d", "uid": uid}, "spec": {"containers": [container]}})
     return await asyncio.to_thread(core.run_cycle, core.queue.pop())
+
+
+async def test_certificates_stand_in_the_configuration(tmp_path):
+    authority = Authority.create("extenders")
+    authority.issue_server("score", ["score.example"]).save(tmp_path / "cert", tmp_path / "key")
+    (tmp_path / "ca").write_bytes(authority.ca_pem)
+    serving = ServingContext(
+        tmp_path / "cert", tmp_path / "key", client_ca=tmp_path / "ca", require_client=True
+    )  # the scheduler must show a certificate
+    hook = Webhook()
+    hook.answers = {"filter": {"NodeNames": ["b"]}}
+    runner = web.ServerRunner(web.Server(hook.handle), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving.context).start()
+    hook.url = f"https://127.0.0.1:{runner.addresses[0][1]}/x"
+    client = authority.issue_client("scheduler")
+    tls = {"caData": authority.ca_pem, "certData": client.cert_pem, "keyData": client.key_pem}
+    inline = {key: b64encode(value).decode() for key, value in tls.items()}
+    core, extender = core_with(
+        hook, filterVerb="filter", nodeCacheCapable=True, tlsConfig={**inline, "serverName": "score.example"}
+    )
+    result = await place(core)
+    assert isinstance(result, Assigned)
+    assert result.placement.node == "b"
+    await extender.close()
+    core, extender = core_with(hook, filterVerb="filter", nodeCacheCapable=True, tlsConfig=inline)  # another name
+    assert isinstance(await place(core), Failed)
+    await extender.close()
+    await runner.cleanup()
 
 
 async def test_filter_and_prioritize_by_name(webhook):

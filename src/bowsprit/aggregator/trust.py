@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
+from bowsprit.pki.trusting import trusting
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -70,10 +71,7 @@ def context_for(spec: Obj, client: ClientCertificate | None) -> ssl.SSLContext:
     """
     bundle = bundle_of(spec)
     try:
-        context = ssl.create_default_context(cadata=bundle.decode() if bundle else None)
-        # As Go: whatever is in the bundle is an anchor, and the common name counts for nothing.
-        context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.hostname_checks_common_name = False
+        context = trusting(bundle)
         if spec.get("insecureSkipTLSVerify"):
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

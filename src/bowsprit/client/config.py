@@ -14,6 +14,7 @@ from bowsprit import __version__
 from bowsprit.client.errors import ConfigError
 from bowsprit.machinery.objects import Obj
 from bowsprit.net.dial import Dialer
+from bowsprit.pki.trusting import trusting
 
 SERVICE_ACCOUNT_ROOT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -87,12 +88,9 @@ def in_cluster_config(environ: Mapping[str, str] = os.environ, root: Path = SERV
 def tls_context(config: RestConfig) -> ssl.SSLContext:
     """The client's TLS settings; raises ConfigError for certificates that do not parse or match."""
     try:
-        context = ssl.create_default_context(cadata=config.ca_data.decode("ascii") if config.ca_data else None)
+        context = trusting(config.ca_data or b"")
     except (ssl.SSLError, ValueError) as exc:
         raise ConfigError(f"certificate-authority: no usable PEM certificate ({exc})") from exc
-    # RFC 5280 lets a trust anchor be any certificate; Go accepts an intermediate or the server's own in the bundle too.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if config.insecure_skip_tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

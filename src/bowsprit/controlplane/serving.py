@@ -18,6 +18,7 @@ from bowsprit.controlplane.options import APIServerOptions
 from bowsprit.pki.errors import PKIError
 from bowsprit.pki.files import read_file, write_private
 from bowsprit.pki.signing import PublicKey, load_signing_key, load_verification_keys, new_signing_key
+from bowsprit.pki.trusting import trusting
 
 _CERT, _KEY, _SIGNING_KEY = "apiserver.crt", "apiserver.key", "sa.key"
 _LOCAL_ADDRESSES = ("127.0.0.1", "::1")
@@ -124,7 +125,7 @@ def kubelet_context(options: APIServerOptions) -> ssl.SSLContext:
     """
     authority = options.kubelet_certificate_authority
     try:
-        context = ssl.create_default_context(cafile=str(authority) if authority is not None else None)
+        context = trusting(authority.read_bytes() if authority is not None else b"")
         if authority is None:  # upstream: without --kubelet-certificate-authority the kubelet is not verified
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

@@ -19,6 +19,7 @@ from bowsprit.machinery.errors import generic
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
 from bowsprit.net.dial import Dialer
+from bowsprit.pki.trusting import trusting
 
 if TYPE_CHECKING:
     import aiohttp
@@ -132,7 +133,7 @@ class HookClient:
             if len(self._contexts) >= _CONNECTIONS:
                 self._contexts.clear()
             try:
-                context = ssl.create_default_context(cadata=b64decode(bundle).decode() if bundle else None)
+                context = trusting(b64decode(bundle))
             except (ValueError, ssl.SSLError) as exc:
                 raise CallError(f"unable to load root certificates: {exc}") from exc
             self._contexts[bundle] = context

@@ -20,6 +20,7 @@ from bowsprit.extension.trust import NAMESPACE as CONFIG_NAMESPACE
 from bowsprit.machinery.codec import DecodeError, decode_json
 from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.objects import Obj, name, nested
+from bowsprit.pki.trusting import trusting
 
 DIAL_SECONDS = 2.0
 _MOST_ADDRESSES = 4
@@ -206,18 +207,13 @@ class Subject:
 
 async def _handshake(host: str, port: int, roots: bytes | None, server_name: str) -> bytes | str | None:
     """The leaf (PEM); a text when the handshake is refused; None when nobody is reached. `roots` None verifies nothing."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    try:
+        context = trusting(roots or b"")
+    except (ssl.SSLError, ValueError):
+        return "spec.caBundle holds no usable PEM certificate"
     if roots is None:
+        context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    else:
-        context.check_hostname = True
-        try:
-            context.load_verify_locations(cadata=roots.decode("ascii")) if roots else context.load_default_certs()
-        except (ssl.SSLError, ValueError):
-            return "spec.caBundle holds no usable PEM certificate"
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
         async with asyncio.timeout(DIAL_SECONDS):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=server_name or "unknown")

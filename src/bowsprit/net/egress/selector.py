@@ -11,6 +11,7 @@ from bowsprit.net.dial import Dialer, TLSConnectDialer, proxy_dialer
 from bowsprit.net.egress.configuration import Connection, EgressConfigError, TLSConfig, read
 from bowsprit.net.egress.httpconnect import UdsConnectDialer
 from bowsprit.net.egress.tunnel import GrpcDialer
+from bowsprit.pki.trusting import trusting
 
 
 class EgressSelector:
@@ -49,9 +50,7 @@ def _dialer(connection: Connection) -> Dialer | None:
 
 
 def _context(config: TLSConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=config.ca_bundle or None)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context = trusting(Path(config.ca_bundle).read_bytes() if config.ca_bundle else b"")
     context.load_cert_chain(config.client_cert, config.client_key, password=lambda: "")
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from bowsprit.client.config import RestConfig, tls_context
 from bowsprit.machinery.objects import Obj
 from bowsprit.scheduler.config.duration import seconds
 from bowsprit.scheduler.framework import Status, failure
@@ -57,14 +59,22 @@ class HTTPExtender:
         tls = self._config.get("tlsConfig") or {}
         if not self._config.get("enableHTTPS") and not self._url.startswith("https"):
             return None
-        context = ssl.create_default_context(cafile=tls.get("caFile") or None)
-        if tls.get("caData"):
-            context.load_verify_locations(cadata=tls["caData"])
-        if tls.get("insecure") or not (tls.get("caFile") or tls.get("caData")):
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        if tls.get("certFile"):
-            context.load_cert_chain(tls["certFile"], tls.get("keyFile"))
-        return context
+
+        def data(name: str) -> bytes:  # of rest.TLSClientConfig: what stands in the configuration wins over files
+            if inline := tls.get(f"{name}Data"):
+                return b64decode(inline)
+            return Path(tls[f"{name}File"]).read_bytes() if tls.get(f"{name}File") else b""
+
+        authority = data("ca")
+        return tls_context(
+            RestConfig(
+                server=self._url,
+                ca_data=authority,
+                insecure_skip_tls_verify=bool(tls.get("insecure")) or not authority,
+                client_certificate_data=data("cert"),
+                client_key_data=data("key"),
+            )
+        )
 
     def is_interested(self, pod: PodInfo) -> bool:
         """Whether the pod asks for a resource that this extender manages (all pods when it manages none)."""
@@ -163,9 +173,10 @@ class HTTPExtender:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=self._timeout))
         url = f"{self._url}/{verb}"
         headers = {"Content-Type": "application/json"}
+        server_name = (self._config.get("tlsConfig") or {}).get("serverName") or None
         try:
             async with self._session.post(
-                url, data=orjson.dumps(body), headers=headers, ssl=self._context or True
+                url, data=orjson.dumps(body), headers=headers, ssl=self._context or True, server_hostname=server_name
             ) as answer:
                 data = await answer.content.read(_LIMIT)
                 if answer.status != 200:
