@@ -251,9 +251,7 @@ class Relay:
             self._chunking = not self._raw
             parts.append(b"Transfer-Encoding: chunked\r\n")
         else:
-            self._gunzip = self._gunzip or None
-            self._chunking = False
-            self._keep_alive = False
+            self._keep_alive = False  # the body ends with the connection
         if not self._keep_alive:
             parts.append(b"Connection: close\r\n")
         parts.append(b"\r\n")

@@ -354,7 +354,7 @@ def doctor(
     """Check extension API servers from end to end; exit code 1 when something fails.
 
     APISERVICE is a name (v1.hello.example.com) or a group (hello.example.com); without it all are checked that a Service serves.
-    With --quiet only what is not well is printed.
+    `bowsprit --quiet extension doctor` prints only what is not well.
     """
     from bowsprit.cli.output import print_structured
     from bowsprit.extension.doctor.examination import healthy
