@@ -26,7 +26,10 @@ async def never(family: int, target: Target) -> None:
         ("tcp6", "127.0.0.1:1", "dial tcp6: address 127.0.0.1: no suitable address found"),
         ("tcp4", "[::1]:1", "dial tcp4: address ::1: no suitable address found"),
         ("tcp", "127.0.0.1:99999", "dial tcp: address 99999: invalid port"),
+        ("tcp6", "[::ffff:127.0.0.1]:1", "dial tcp6: address ::ffff:127.0.0.1: no suitable address found"),
         ("", "127.0.0.1:1", "dial: unknown network "),
+        ("tcp", "", "dial tcp: missing address"),
+        ("unix", "", "dial unix: missing address"),
     ],
 )
 async def test_what_cannot_be_dialled_is_said(network: str, address: str, text: str) -> None:

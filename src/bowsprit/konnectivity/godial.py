@@ -67,6 +67,8 @@ async def dial(network: str, address: str, connect: Connect, timeout: float = DI
     """Let ``connect`` try what the address stands for, until one answers. Raises DialFailedError."""
     if network not in _NETWORKS:
         raise DialFailedError(f"dial{' ' + network if network else ''}: unknown network {network}")
+    if not address:
+        raise DialFailedError(f"dial {network}: missing address")
     try:
         async with asyncio.timeout(timeout):
             if network == "unix":
@@ -79,8 +81,6 @@ async def dial(network: str, address: str, connect: Connect, timeout: float = DI
 
 
 def _parse(network: str, address: str) -> tuple[str, int]:
-    if not address:
-        raise DialFailedError(f"dial {network}: missing address")
     try:
         host, service = split_host_port(address)
     except ValueError as exc:
@@ -102,10 +102,11 @@ async def _resolve(network: str, host: str, port: int) -> list[_Address]:
     if family is not socket.AF_INET6 and _is_ipv4(host):  # nearly always, so without a look-up
         return [(socket.AF_INET, (host, port))]
     literal = _literal(host)
-    if isinstance(literal, ipaddress.IPv6Address) and literal.ipv4_mapped is not None:
+    if isinstance(literal, ipaddress.IPv6Address) and literal.ipv4_mapped and family is not socket.AF_INET6:
         return await _resolve(network, str(literal.ipv4_mapped), port)
     if literal is not None:
-        wanted = socket.AF_INET if literal.version == 4 else socket.AF_INET6
+        mapped = isinstance(literal, ipaddress.IPv6Address) and literal.ipv4_mapped is not None
+        wanted = socket.AF_INET if literal.version == 4 or mapped else socket.AF_INET6
         if family not in (socket.AF_UNSPEC, wanted):
             raise DialFailedError(f"dial {network}: address {host}: no suitable address found")
         infos = socket.getaddrinfo(host, port, wanted, kind, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
