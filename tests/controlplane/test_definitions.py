@@ -154,13 +154,76 @@ def test_a_deleted_definition_waits_for_its_objects() -> None:
     assert STRATEGY.may_vanish(obj)
 
 
+RULED = {
+    "type": "object",
+    "properties": {
+        "text": {"type": "string"},
+        "count": {"type": "integer"},
+        "share": {"type": "number"},
+        "either": {"x-kubernetes-int-or-string": True},
+        "items": {
+            "type": "array",
+            "maxItems": 3,
+            "items": {"type": "object", "properties": {"b-c": {"type": "string"}}},
+        },
+        "names": {"type": "object", "maxProperties": 3, "additionalProperties": {"type": "integer"}},
+        "since": {"type": "string", "format": "date-time"},
+        "grid": {"type": "array", "maxItems": 3, "items": {"type": "array", "items": {"type": "integer"}}},
+        "spare": {
+            "type": "object",
+            "x-kubernetes-embedded-resource": True,
+            "x-kubernetes-preserve-unknown-fields": True,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "self.count > 1.5 && self.share > 1",
+        "self.either == 5 || self.either == '5'",
+        "self.items.all(i, i.b__dash__c != '')",
+        "self.names.exists(n, self.names[n] > 3)",
+        "self.since > timestamp('2020-01-01T00:00:00Z')",
+        "self.grid.all(row, row.all(n, n > 0))",
+        "self.spare.metadata.name == 'x' && self.spare.kind != ''",
+        "self == oldSelf",
+        "self.?text.orValue('') == '' && self.items.first().hasValue()",
+    ],
+)
+def test_rules_that_fit_their_schema_compile(rule: str) -> None:
+    schema = {**RULED, "x-kubernetes-validations": [{"rule": rule}]}
+    assert messages(definition({"type": "object", "properties": {"a": schema}})) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("self.nosuch == 1", "ERROR: <input>:1:5: undefined field 'nosuch'\n | self.nosuch == 1\n | ....^"),
+        ("self.items.all(i, has(i.x))", "ERROR: <input>:1:22: undefined field 'x'\n"),
+        ("self.spare.metadata.labels == {}", "ERROR: <input>:1:20: undefined field 'labels'\n"),
+        ("self.text + 1 == ''", "ERROR: <input>:1:11: found no matching overload for '_+_' applied to '(string, int)'\n"),
+        ("self.text.matches(1)", "ERROR: <input>:1:18: found no matching overload for 'matches' applied to 'string.(int)'\n"),
+        ("self.text == null", "found no matching overload for '_==_' applied to '(string, null)'\n"),
+        ("self.text.x", "ERROR: <input>:1:10: type 'string' does not support field selection\n"),
+        ("self.either", "cel expression must evaluate to a bool"),
+        ("self.count", "cel expression must evaluate to a bool"),
+    ],
+)  # fmt: skip
+def test_rules_that_do_not_fit_their_schema_are_refused(rule: str, problem: str) -> None:
+    schema = {**RULED, "x-kubernetes-validations": [{"rule": rule}]}
+    [found] = messages(definition({"type": "object", "properties": {"a": schema}}))
+    assert problem in found
+
+
 @pytest.mark.parametrize(
     ("schema", "refused"),
     [
         ({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(a, a != '')"}]}, False),
         ({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.exists_one(b, a == b))"}]}, True),
         ({"type": "array", "maxItems": 50, "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(a, self.exists_one(b, a == b))"}]}, False),
-        ({"type": "array", "items": {"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self != ''"}]}}}, True),
+        ({"type": "array", "items": {"type": "array", "items": {"type": "string", "x-kubernetes-validations": [{"rule": "self != ''"}]}}}, False),
         ({"type": "object", "additionalProperties": {"type": "integer"}, "x-kubernetes-validations": [{"rule": "self.all(k, self.all(l, k == l))"}]}, True),
         ({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.map(a, a).all(b, b != '') && self.all(c, c != '')"}]}, False),
     ],

@@ -27,6 +27,11 @@ from bowsprit.machinery.schemavalidation import Where, render
 
 _OLD_SELF = re.compile(r"(?<![\w.])oldSelf\b")
 _STRINGS = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
+_SELECTION = re.compile(r"expression of type '([^']*)' cannot be the operand of a select operation")
+# What no overload takes: the message, the function, its arguments, then the line of the source and dots up to the place.
+_METHOD_CALL = re.compile(
+    r"(found no matching overload for '(\w+)' applied to )'\(([^(),]*(?:\([^()]*\))?)(?:, ([^']*))?\)'\n \| (.*)\n \| (\.*)\^"
+)
 _MISSING_KEY = re.compile(r'Key not found in map : "?(.*?)"?$')
 
 
@@ -96,19 +101,26 @@ def _as_integer(value: Mapping[str, Any]) -> int:
     return whole
 
 
-_LIBRARIES = "name: kubernetes\nextensions:\n- name: sets\n- name: two-var-comprehensions\n"
+_LIBRARIES = "name: kubernetes\nextensions:\n- name: sets\n- name: lists\n- name: two-var-comprehensions\n"
 
 
 @cache
 def _environment(variables: tuple[str, ...]) -> Any:
     from cel_expr_python import cel
-    from cel_expr_python.ext import ext_encoders, ext_math, ext_optional, ext_strings
 
-    extensions = [ext_strings.ExtStrings(), ext_math.ExtMath(), ext_optional.ExtOptional(), ext_encoders.ExtEncoders()]
+    return environment(dict.fromkeys(variables, cel.Type.DYN))
+
+
+def environment(variables: Mapping[str, Any], pool: Any = None) -> Any:
+    """The library's environment with Kubernetes' functions: variables by type, `pool` with the messages among the types."""
+    from cel_expr_python import cel
+    from cel_expr_python.ext import ext_optional, ext_strings
+
     return cel.NewEnv(
+        pool,
         config=cel.NewEnvConfigFromYaml(_LIBRARIES),
-        variables=dict.fromkeys(variables, cel.Type.DYN),
-        extensions=extensions,
+        variables=variables,
+        extensions=[ext_strings.ExtStrings(2), ext_optional.ExtOptional()],
         functions=_functions(cel),
     )
 
@@ -201,12 +213,28 @@ def _go_text(text: str) -> str:
 @lru_cache(maxsize=2048)
 def compile_expression(expression: str, variables: tuple[str, ...] = ("self", "oldSelf")) -> Program:
     """A program over variables of any type. Raises CelError with the compiler's text."""
+    compiled = compile_in(_environment(variables), expression)
+    return Program(expression, compiled.return_type().name(), compiled)
+
+
+def compile_in(environment_: Any, expression: str) -> Any:
+    """The library's compiled expression. Raises CelError with the compiler's text, worded as cel-go does."""
     try:
-        compiled = _environment(variables).compile(expression)
+        return environment_.compile(expression)
     except Exception as error:  # the library raises RuntimeError
         text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+        text = re.sub(r"(undefined field '[^']*') not found in struct '[^']*'", r"\1", text)
+        text = _SELECTION.sub(r"type '\1' does not support field selection", text)
+        text = _METHOD_CALL.sub(_method_call, text).replace("null_type", "null")
         raise CelError(f"compilation failed: {text}") from None
-    return Program(expression, compiled.return_type().name(), compiled)
+
+
+def _method_call(found: re.Match[str]) -> str:
+    """cel-go shows what a method was called on before the arguments: `string.(int)`."""
+    message, name, first, others, source, place = found.group(1, 2, 3, 4, 5, 6)
+    if not source[: len(place)].endswith(f".{name}"):
+        return found.group()
+    return f"{message}'{first}.({others or ''})'\n | {source}\n | {place}^"
 
 
 def uses_old_self(expression: str) -> bool:
@@ -237,7 +265,7 @@ def to_cel(value: Any, schema: Obj, problems: list[str] | None = None) -> Any:
         other = schema.get("additionalProperties")
         rest: Obj = other if isinstance(other, dict) else {}
         return {
-            _escaped(name, properties): to_cel(below, properties.get(name, rest), problems)
+            escaped(name, properties): to_cel(below, properties.get(name, rest), problems)
             for name, below in value.items()
         }
     if isinstance(value, list):
@@ -281,7 +309,7 @@ _KEYWORDS = frozenset(
 )  # fmt: skip
 
 
-def _escaped(name: str, properties: Obj) -> str:
+def escaped(name: str, properties: Obj) -> str:
     """A property's name as expressions must write it; keys of maps stay as they are."""
     if name not in properties:
         return name

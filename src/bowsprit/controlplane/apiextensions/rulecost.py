@@ -19,6 +19,7 @@ _TOO_MUCH = 100
 _REQUEST_BYTES = 3 * 1024 * 1024
 _MACRO = re.compile(r"(?<![\w.)\]])([A-Za-z_][\w.]*)\.(?:all|exists|exists_one|map|filter)\(\s*([A-Za-z_]\w*)\s*,")
 _SMALLEST = {"string": 2, "boolean": 4, "array": 2, "object": 2}  # bytes of JSON; numbers take one
+_SMALLEST_STRINGS = {"duration": 3, "date": 12, "date-time": 21}
 _HINT = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"
 
 
@@ -34,9 +35,10 @@ def cost_errors(schema: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _node_errors(schema: Obj, where: Path, times: int) -> list[FieldError]:
-    """`times`: how many values of this schema one object may have."""
+def _node_errors(schema: Obj, where: Path, limit: int | None) -> list[FieldError]:
+    """`limit`: how many values of this schema one object may have by the limits declared above it; None: no limit."""
     errors: list[FieldError] = []
+    times = _REQUEST_BYTES // (_smallest(schema) + 1) if limit is None else limit
     for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
         if times * _turns(rule.get("rule", ""), {"self": schema}) > _BUDGET * _TOO_MUCH:
             place = where.child("x-kubernetes-validations").index(index).child("rule")
@@ -49,11 +51,27 @@ def _node_errors(schema: Obj, where: Path, times: int) -> list[FieldError]:
                 ),
             ]
     for name, below in (schema.get("properties") or {}).items():
-        errors += _node_errors(below, where.child("properties").key(name), times)
-    for field in ("items", "additionalProperties"):
+        errors += _node_errors(below, where.child("properties").key(name), limit)
+    for field, declared in (("items", schema.get("maxItems")), ("additionalProperties", schema.get("maxProperties"))):
         if isinstance(schema.get(field), dict):
-            errors += _node_errors(schema[field], where.child(field), times * _most(schema))
+            inner = None if limit is None or declared is None else limit * int(declared)
+            errors += _node_errors(schema[field], where.child(field), inner)
     return errors
+
+
+def _smallest(schema: Obj) -> int:
+    """Bytes of JSON that a value takes at least (upstream DeclType.MinSerializedSize)."""
+    kind = schema.get("type", "")
+    if kind == "string" and schema.get("format") in _SMALLEST_STRINGS:
+        return _SMALLEST_STRINGS[schema["format"]]
+    if kind != "object" or "properties" not in schema:
+        return _SMALLEST.get(kind, 1)
+    needed = set(schema.get("required") or ())
+    return 2 + sum(
+        len(name) + _smallest(below) + 4
+        for name, below in schema["properties"].items()
+        if name in needed and below.get("default") is None
+    )
 
 
 def _most(schema: Obj) -> int:
@@ -64,8 +82,8 @@ def _most(schema: Obj) -> int:
     items = schema.get("items") or schema.get("additionalProperties")
     if not isinstance(items, dict):
         return 1
-    key = 5 if schema.get("additionalProperties") else 1  # quotes, colon and comma, or the comma alone
-    return _REQUEST_BYTES // (_SMALLEST.get(items.get("type", ""), 1) + key)
+    key = 6 if schema.get("additionalProperties") else 1  # quotes, colon, comma and a letter, or the comma alone
+    return (_REQUEST_BYTES - 2) // (_smallest(items) + key)
 
 
 def _turns(expression: str, variables: Mapping[str, Obj]) -> int:

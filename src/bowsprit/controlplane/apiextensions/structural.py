@@ -6,14 +6,17 @@ pkg/apis/apiextensions/validation (ValidateCustomResourceDefinitionOpenAPISchema
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from bowsprit.machinery import cel, fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.regex import RegexError, compile_pattern
 from bowsprit.machinery.schema import Schema
+
+if TYPE_CHECKING:
+    from bowsprit.machinery.celtypes import RuleTypes
 
 _TYPES = ["array", "boolean", "integer", "number", "object", "string"]
 _LIST_TYPES = ["atomic", "set", "map"]
@@ -39,7 +42,6 @@ _EXTENSIONS = (
     "x-kubernetes-int-or-string",
 )
 _REASONS = ["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"]
-_SELF_PATH = re.compile(r"self((?:\.[A-Za-z_]\w*)*)")
 
 
 def schema_errors(schema: Obj, where: Path) -> list[FieldError]:
@@ -61,7 +63,7 @@ def _node_errors(schema: Obj, where: Path, *, root: bool = False) -> list[FieldE
     if root or schema.get("x-kubernetes-embedded-resource"):
         errors += _metadata_errors(schema, where)
     errors += _list_errors(schema, where) + _map_errors(schema, where)
-    errors += _rule_errors(schema, where)
+    errors += _rule_errors(schema, where, root=root)
     if "default" in schema:
         errors += _default_errors(schema, where.child("default"))
     spared = _spared_types(schema)
@@ -320,11 +322,15 @@ def _moved(error: FieldError, where: Path) -> FieldError:
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-def _rule_errors(schema: Obj, where: Path) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        place = where.child("x-kubernetes-validations").index(index)
-        errors += _one_rule_errors(rule, schema, place)
+def _rule_errors(schema: Obj, where: Path, *, root: bool) -> list[FieldError]:
+    rules = schema.get("x-kubernetes-validations")
+    if not rules:
+        return []
+    from bowsprit.machinery.celtypes import RuleTypes  # with protobuf, which most servers never need
+
+    types, errors = RuleTypes(schema, root=root), []
+    for index, rule in enumerate(rules):
+        errors += _one_rule_errors(rule, types, where.child("x-kubernetes-validations").index(index))
     return errors
 
 
@@ -340,13 +346,14 @@ def _shown(rule: Obj) -> Obj:
     }
 
 
-def _one_rule_errors(rule: Obj, schema: Obj, where: Path) -> list[FieldError]:
+def _one_rule_errors(rule: Obj, types: RuleTypes, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     expression, message = rule.get("rule", "").strip(), rule.get("message", "")
     if not expression:
         errors.append(fielderrors.required(where.child("rule"), "rule is not specified"))
     else:
-        errors += _compile_errors(rule, expression, "BOOL", "must evaluate to a bool", where.child("rule"))
+        detail = "cel expression must evaluate to a bool"
+        errors += _compile_errors(rule, expression, types, "BOOL", detail, where.child("rule"))
     if message and not message.strip():
         detail = "message must be non-empty if specified"
         errors.append(fielderrors.invalid(where.child("message"), message, detail))
@@ -359,34 +366,24 @@ def _one_rule_errors(rule: Obj, schema: Obj, where: Path) -> list[FieldError]:
     text = rule.get("messageExpression", "").strip()
     if text:
         place, detail = where.child("messageExpression"), "messageExpression must evaluate to a string"
-        found = _compile_errors(rule, text, "STRING", detail, place)
-        if not found and _declared_type(text, schema) not in ("", "string"):
-            found = [fielderrors.invalid(place, _shown(rule), detail)]
-        errors += found
+        errors += _compile_errors(rule, text, types, "STRING", detail, place)
     reason = rule.get("reason")
     if reason is not None and reason not in _REASONS:
         errors.append(fielderrors.not_supported(where.child("reason"), reason, _REASONS))
     return errors
 
 
-def _compile_errors(rule: Obj, expression: str, wanted: str, detail: str, where: Path) -> list[FieldError]:
+def _compile_errors(
+    rule: Obj, expression: str, types: RuleTypes, wanted: str, detail: str, where: Path
+) -> list[FieldError]:
     try:
         if rule.get("optionalOldSelf"):
             expression = f"[optional.of(oldSelf)].map(oldSelf, {expression})[0]"
-        result = cel.compile_expression(expression).result
+        result = types.result(expression)
     except cel.CelError as problem:
-        return [fielderrors.invalid(where, _shown(rule), str(problem))]
-    return [] if result in (wanted, "DYN") else [fielderrors.invalid(where, _shown(rule), detail)]
-
-
-def _declared_type(expression: str, schema: Obj) -> str:
-    """The type of an expression that only walks to a field; "" for anything else."""
-    match = _SELF_PATH.fullmatch(expression)
-    if match is None:
-        return ""
-    for name in match.group(1).split(".")[1:]:
-        schema = (schema.get("properties") or {}).get(name) or {}
-    return str(schema.get("type", ""))
+        what = "messageExpression " if wanted == "STRING" else ""
+        return [fielderrors.invalid(where, _shown(rule), f"{what}{problem}")]
+    return [] if result == wanted else [fielderrors.invalid(where, _shown(rule), detail)]
 
 
 def correlation_errors(schema: Obj, where: Path, uncorrelated: Path | None = None) -> list[FieldError]:
