@@ -149,6 +149,7 @@ def test_new_makes_four_files_that_serve_and_pass_their_test(
     [
         (["My"], "is no name"),
         (["class"], "cannot be called"),
+        (["json"], "cannot be called"),
         (["ok", "--group", "nodot"], "has no dot"),
         (["ok", "--kind", "lower"], "CamelCase"),
     ],

@@ -301,3 +301,16 @@ def test_a_chain_with_an_intermediate_leads_to_the_bundle_and_another_authority_
     assert "unknown authority" in chain_problem(leaf.cert_pem, root.ca_pem, NOW)
     assert "unknown authority" in chain_problem(leaf.cert_pem + middle, Authority.create("root").ca_pem, NOW)
     assert "expired" in chain_problem(leaf.cert_pem + middle, root.ca_pem, NOW + datetime.timedelta(days=4000))
+
+
+@pytest.mark.parametrize(
+    ("spec", "called"),
+    [
+        ("hello:app", "hello:app"),
+        ("my-kind:app", "my_kind:app"),
+        ("some/where/hello.py:app", "hello:app"),
+        ("package.hello:server", "package.hello:server"),
+    ],
+)
+def test_the_container_calls_the_app_by_a_name_that_can_be_imported(spec: str, called: str) -> None:
+    assert ManifestOptions(spec=spec).checked(greetings("hello.example.com")).spec == called

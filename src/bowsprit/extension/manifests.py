@@ -76,9 +76,12 @@ class ManifestOptions:
 
 
 def _module(spec: str) -> str:
-    """MODULE:APP as it is called inside the image, where the file lies in the working directory."""
+    """MODULE:APP as it is called inside the image: where the file lies in the working directory, or is installed."""
     place, _, attribute = spec.rpartition(":")
-    return f"{Path(place).stem}:{attribute}" if place.endswith(".py") else spec
+    module = (
+        Path(place).stem if place.endswith(".py") else place.replace("-", "_")
+    )  # the folder my-kind holds my_kind.py
+    return f"{module}:{attribute}"
 
 
 def stores(app: App) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
 from pathlib import Path
 
 from bowsprit.extension.declaration import plural_of
@@ -11,6 +12,7 @@ from bowsprit.extension.errors import ExtensionError
 from bowsprit.machinery.validation import is_dns1123_subdomain
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_TAKEN = ("bowsprit", "pydantic", "pytest", "tests")
 _KIND = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 _MODULE = '''"""{kind}: served by `bowsprit extension run {name}:app`."""
@@ -87,7 +89,7 @@ def files(name: str, group: str = "", kind: str = "") -> dict[str, str]:
             hint="use lower-case words with dashes: my-kind",
         )
     module = name.replace("-", "_")
-    if keyword.iskeyword(module) or module in ("bowsprit", "test", "tests"):
+    if keyword.iskeyword(module) or module in sys.stdlib_module_names or module in _TAKEN:
         raise ExtensionError(f"a module cannot be called {module!r}", reason="InvalidName", hint="take another word")
     group = group or f"{name}.example.com"
     if problems := is_dns1123_subdomain(group):
