@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,14 +21,24 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from bowsprit.aggregator.backend import request_bytes
-from bowsprit.aggregator.connection import BackendError, Connection, tls_failure
+from bowsprit.aggregator.connection import Connection, tls_failure
 from bowsprit.aggregator.upgrade import join, wants_upgrade
 from bowsprit.apiserver.answer import Answer, Sent
 from bowsprit.apiserver.lookup import Listers
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.resource import ConnectSubresource
 from bowsprit.machinery import fielderrors
-from bowsprit.machinery.errors import StatusError, bad_request, invalid, not_found, service_unavailable
+from bowsprit.machinery.codec import encode_json
+from bowsprit.machinery.errors import (
+    StatusError,
+    UnknownError,
+    bad_request,
+    internal_error,
+    invalid,
+    not_found,
+    service_unavailable,
+    unknown,
+)
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.names import GroupKind, GroupResource, GroupVersionKind
@@ -42,6 +53,10 @@ SERVICES = GroupResource("", "services")
 _ENDPOINTS = GroupResource("", "endpoints")
 _KUBELET_PORT = 10250
 _CONNECT_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
+_FAILURES = (aiohttp.ClientError, OSError, TimeoutError)
+_TRANSLATED = "v5.channel.k8s.io"
+_ERROR_CHANNEL = b"\x03"
 _BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _STREAMS = ("stdin", "stdout", "stderr", "tty")
 _HOP_HEADERS = frozenset(
@@ -77,6 +92,14 @@ class _Target:
         return f"{self.scheme}://{host}:{self.port}{path}{'?' + query if query else ''}"
 
 
+class _Unreachable(UnknownError):
+    """No connection to a kubelet, pod or service; ``cause`` is what the dialer or the TLS handshake said."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"error dialing backend: {cause}")
+        self.cause = cause
+
+
 class NodeProxy:
     """Answers the subresources.
 
@@ -90,6 +113,9 @@ class NodeProxy:
         self._listers = listers
         self._dialer = dialer
         self._kubelet_tls = kubelet_tls
+        self._unverified = ssl.create_default_context()  # as upstream's transport for pods and services is
+        self._unverified.check_hostname = False
+        self._unverified.verify_mode = ssl.CERT_NONE
 
     def subresources(self) -> dict[GroupResource, dict[str, ConnectSubresource]]:
         """What to add to pods, nodes and services."""
@@ -129,8 +155,13 @@ class NodeProxy:
             return web.Response(status=204)
         kubelet = self._kubelet(pod["spec"]["nodeName"], PODS)
         passed = [(key, value) for key, value in query.items() if key != "container"]
-        path = f"/containerLogs/{ctx.info.namespace}/{name}/{container}"
-        return await self._pass(request, kubelet.url(path, urlencode(passed)), method="GET", tls=self._kubelet_tls)
+        url = kubelet.url(f"/containerLogs/{ctx.info.namespace}/{name}/{container}", urlencode(passed))
+        async with self._session(self._kubelet_tls) as session:
+            try:
+                answer = await self._send(session, request, url, method="GET")
+            except _FAILURES as exc:
+                raise unknown(f"Get {quote(url)}: {_cause(exc)}") from exc
+            return await _stream_back(answer, request)
 
     async def exec(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """Run a command in a container."""
@@ -147,8 +178,15 @@ class NodeProxy:
         passed = [("command", value) for value in request.query.getall("command", [])]
         kubelet_names = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
         passed += [(kubelet_names[key], "1") for key in _STREAMS if query.get(key, "").lower() in ("1", "true")]
-        path = f"/{action}/{ctx.info.namespace}/{name}/{container}?{urlencode(passed)}"
-        return await self._upgrade(request, kubelet, path, self._kubelet_tls)
+        path = f"/{action}/{ctx.info.namespace}/{name}/{container}?{urlencode(sorted(passed, key=itemgetter(0)))}"
+        try:
+            return await self._upgrade(request, kubelet, path, self._kubelet_tls)
+        except _Unreachable as exc:
+            if (protocol := _error_channel(request)) is None:
+                raise
+            url = quote(kubelet.url(path))
+            failure = internal_error(f"error sending request: Post {url}: {exc.cause}")
+            return await _refuse_streams(request, protocol, failure)
 
     async def port_forward(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """Forward ports of a pod."""
@@ -174,8 +212,7 @@ class NodeProxy:
         kubelet = self._kubelet(name, NODES)
         if port.isdigit() and int(port) != kubelet.port:
             kubelet = _Target(scheme or "http", kubelet.host, int(port))
-        tls = self._kubelet_tls if kubelet.scheme == "https" else None
-        return await self._proxy(ctx, request, kubelet, tls)
+        return await self._proxy(ctx, request, kubelet, self._kubelet_tls)
 
     async def service_proxy(self, ctx: RequestContext, name: str, request: web.BaseRequest) -> Reply:
         """HTTP to an endpoint of a Service."""
@@ -223,13 +260,20 @@ class NodeProxy:
     async def _proxy(
         self, ctx: RequestContext, request: web.BaseRequest, target: _Target, tls: ssl.SSLContext | None = None
     ) -> Reply:
+        tls = (tls or self._unverified) if target.scheme == "https" else None
         path = "/" + "/".join(ctx.info.parts[3:])
         if ctx.info.path.endswith("/") and not path.endswith("/"):
             path += "/"
         if wants_upgrade(request):
             query = request.query_string
             return await self._upgrade(request, target, f"{path}?{query}" if query else path, tls)
-        return await self._pass(request, target.url(path, request.query_string), method=request.method, tls=tls)
+        async with self._session(tls) as session:
+            url = target.url(path, request.query_string)
+            try:
+                answer = await self._send(session, request, url, method=request.method)
+            except _FAILURES as exc:
+                raise service_unavailable(f"error trying to reach service: {_cause(exc)}") from exc
+            return await _stream_back(answer, request)
 
     @asynccontextmanager
     async def _session(self, tls: ssl.SSLContext | None) -> AsyncIterator[aiohttp.ClientSession]:
@@ -238,28 +282,14 @@ class NodeProxy:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
             yield session
 
-    async def _pass(
-        self, request: web.BaseRequest, url: str, *, method: str, tls: ssl.SSLContext | None
-    ) -> web.StreamResponse:
-        """Send the request on and stream the answer back."""
+    async def _send(
+        self, session: aiohttp.ClientSession, request: web.BaseRequest, url: str, *, method: str
+    ) -> aiohttp.ClientResponse:
         headers = CIMultiDict(
             (name, value) for name, value in request.headers.items() if name.lower() not in _HOP_HEADERS
         )
         body = request.content if request.body_exists else None
-        async with self._session(tls) as session:
-            try:
-                answer = await session.request(method, url, headers=headers, data=body, allow_redirects=False)
-            except (aiohttp.ClientError, OSError, TimeoutError) as exc:
-                raise _unreachable(exc) from exc
-            response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            for name, value in answer.headers.items():
-                if name.lower() not in _HOP_HEADERS:
-                    response.headers.add(name, value)
-            await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-            return response
+        return await session.request(method, url, headers=headers, data=body, allow_redirects=False)
 
     async def _upgrade(
         self, request: web.BaseRequest, target: _Target, path: str, tls: ssl.SSLContext | None
@@ -272,7 +302,7 @@ class NodeProxy:
             try:
                 sock = await self._dialer.open(target.host, target.port)
             except OSError as exc:
-                raise BackendError(str(exc.strerror or exc)) from exc
+                raise _Unreachable(_cause(exc)) from exc
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(lambda _: None, lambda _: None),
@@ -282,7 +312,7 @@ class NodeProxy:
                 )
             except (OSError, ssl.SSLError) as exc:
                 discard(sock)
-                raise BackendError(tls_failure(exc) if isinstance(exc, ssl.SSLError) else str(exc)) from exc
+                raise _Unreachable(tls_failure(exc) if isinstance(exc, ssl.SSLError) else str(exc)) from exc
             return connection
 
         host = join_host_port(target.host, target.port)
@@ -303,8 +333,41 @@ def _upgrade_fields(request: web.BaseRequest, host: str) -> list[tuple[str, str]
     return fields
 
 
-def _unreachable(exc: BaseException) -> StatusError:
-    return service_unavailable(f"error trying to reach service: {exc}")
+def _cause(exc: BaseException) -> str:
+    """What the dialer said; aiohttp wraps it in a text of its own."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        exc = exc.os_error
+    if isinstance(exc, ssl.SSLError):
+        return tls_failure(exc)
+    return str((exc.strerror if isinstance(exc, OSError) else "") or exc)
+
+
+async def _stream_back(answer: aiohttp.ClientResponse, request: web.BaseRequest) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    for name, value in answer.headers.items():
+        if name.lower() not in _HOP_HEADERS:
+            response.headers.add(name, value)
+    await response.prepare(request)
+    async for chunk in answer.content.iter_any():
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def _error_channel(request: web.BaseRequest) -> str | None:
+    """The protocol of a WebSocket client that upstream translates for, and so answers before it knows of the kubelet."""
+    offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+    return _TRANSLATED if _TRANSLATED in (word.strip() for word in offered) else None
+
+
+async def _refuse_streams(request: web.BaseRequest, protocol: str, failure: StatusError) -> web.StreamResponse:
+    """Accept the WebSocket and write the failure on its error channel (upstream StreamTranslatorHandler)."""
+    socket = web.WebSocketResponse(protocols=[protocol], timeout=_CLOSE_SECONDS)
+    await socket.prepare(request)
+    status = {key: value for key, value in failure.to_status().items() if key not in ("kind", "apiVersion")}
+    await socket.send_bytes(_ERROR_CHANNEL + encode_json(status))
+    await socket.close()
+    return socket
 
 
 def _split_target(text: str) -> tuple[str, str, str]:
