@@ -1,8 +1,8 @@
-"""Write the data of the built-in kinds: names, verbs, columns, schemas, bootstrap objects.
+"""Write the data of the built-in kinds: names, verbs, columns, bootstrap objects.
 
-Source: the recordings of Kubernetes v1.36 in tests/golden/apiserver; openapi-schemas.json.gz there holds the component schemas
-of all its OpenAPI v3 documents, with every kind that a shared one names. Run it after they change:
-``python tools/generate_kinds.py``.
+Source: the recordings of Kubernetes v1.36 in tests/golden/apiserver. Run it after they change: ``python tools/generate_kinds.py``.
+The schemas beside (schemas.json.gz) are a recording themselves: the component schemas of all of v1.36's OpenAPI v3 documents, with
+every kind that a shared one names.
 """
 
 from __future__ import annotations
@@ -69,7 +69,6 @@ def resources(listed: dict[str, Any], group: str, version: str, tables: dict[str
 
 def main() -> None:
     write("kinds", kinds())
-    write("schemas", recorded("openapi-schemas"))
     write("bootstrap", recorded("bootstrap")["apiserver"])
 
 
