@@ -6,6 +6,11 @@ from typing import Any
 
 import pytest
 
+from bowsprit.controlplane.admissionregistration.validation import (
+    mutating_binding_errors,
+    mutating_policy_errors,
+    validating_policy_errors,
+)
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
 from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.coordination.lease import LeaseStrategy
@@ -168,3 +173,71 @@ def test_sysctls_and_probes() -> None:
         "spec.securityContext.sysctls[0].name",
         "spec.securityContext.supplementalGroupsPolicy",
     }
+
+
+POLICY = {
+    "failurePolicy": "Fail",
+    "matchConstraints": {
+        "matchPolicy": "Equivalent",
+        "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"paramKind": {"apiVersion": "a/b/c", "kind": "K"}}, 'spec.paramKind.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c'),
+        ({"variables": [{"name": "if", "expression": "1"}]}, 'spec.variables[0].name: Invalid value: "if": must be a valid CEL identifier'),
+        ({"matchConditions": [{"name": "x", "expression": "object.x"}]}, 'spec.matchConditions[0].expression: Invalid value: "object.x": must evaluate to bool but got dyn'),
+        ({"matchConditions": [{"name": "x", "expression": ""}]}, "spec.matchConditions[0].expression: Required value"),
+        ({"validations": [{"expression": "true", "reason": "Nope"}]}, 'spec.validations[0].reason: Unsupported value: "Nope": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge"'),
+        ({"validations": [{"expression": "q.r == 1"}]}, "ERROR: <input>:1:1: undeclared reference to 'q' (in container '')\n"),
+        ({"failurePolicy": ""}, 'spec.failurePolicy: Unsupported value: "": supported values: "Fail", "Ignore"'),
+    ],
+)  # fmt: skip
+def test_validating_policies(spec: dict[str, object], problem: str) -> None:
+    obj = {"metadata": {"name": "p"}, "spec": {**POLICY, "validations": [{"expression": "true"}], **spec}}
+    [error] = validating_policy_errors(obj)
+    assert problem in str(error)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "problem"),
+    [
+        ({"patchType": "Merge"}, 'spec.mutations[0].patchType: Unsupported value: "Merge": supported values: "ApplyConfiguration", "JSONPatch"'),
+        ({"patchType": "JSONPatch"}, "spec.mutations[0].jsonPatch: Required value: must be specified when patchType is JSONPatch"),
+        ({"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{"}}, "spec.mutations[0].jsonPatch.expression: Invalid value"),
+        ({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": " "}}, "spec.mutations[0].applyConfiguration.expression: Required value"),
+    ],
+)  # fmt: skip
+def test_mutating_policies(mutation: dict[str, object], problem: str) -> None:
+    spec = {**POLICY, "reinvocationPolicy": "Never", "mutations": [mutation]}
+    [error] = mutating_policy_errors({"metadata": {"name": "p"}, "spec": spec})
+    assert problem in str(error)
+    good = {
+        "patchType": "ApplyConfiguration",
+        "applyConfiguration": {"expression": "Object{spec: Object.spec{replicas: 3}}"},
+    }
+    assert mutating_policy_errors({"metadata": {"name": "p"}, "spec": {**spec, "mutations": [good]}}) == []
+
+
+def test_bindings_choose_parameters_by_name_or_by_selector() -> None:
+    rule = {
+        "apiGroups": ["*"],
+        "apiVersions": ["*"],
+        "operations": ["DELETE"],
+        "resources": ["*"],
+        "resourceNames": ["a", "a"],
+    }
+    spec = {
+        "policyName": "p",
+        "paramRef": {"name": "n", "selector": {}, "parameterNotFoundAction": "Deny"},
+        "matchResources": {"matchPolicy": "Exact", "excludeResourceRules": [{}], "resourceRules": [rule]},
+    }
+    texts = [str(error) for error in mutating_binding_errors({"spec": spec})]
+    assert "spec.paramRef.name: Forbidden: name and selector are mutually exclusive" in texts
+    assert "spec.matchResources.excludeResourceRules[0].operations: Required value" in texts
+    assert 'spec.matchResources.resourceRules[0].resourceNames[1]: Duplicate value: "a"' in texts
+    unsupported = 'spec.matchResources.resourceRules.operations: Unsupported value: "DELETE": supported values: "*", "CONNECT", "CREATE", "UPDATE"'
+    assert unsupported in texts

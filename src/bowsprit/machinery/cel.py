@@ -28,6 +28,8 @@ from bowsprit.machinery.schemavalidation import Where, render
 _OLD_SELF = re.compile(r"(?<![\w.])oldSelf\b")
 _STRINGS = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _SELECTION = re.compile(r"expression of type '([^']*)' cannot be the operand of a select operation")
+# A name of several parts that is not known: the line, the column, the name, the rest, then the line of the source.
+_UNDECLARED = re.compile(r"<input>:(\d+):(\d+): (undeclared reference to )'(\w+(?:\.\w+)+)'(.*)\n \| (.*)\n \| \.*\^")
 # What no overload takes: the message, the function, its arguments, then the line of the source and dots up to the place.
 _METHOD_CALL = re.compile(
     r"(found no matching overload for '(\w+)' applied to )'\(([^(),]*(?:\([^()]*\))?)(?:, ([^']*))?\)'\n \| (.*)\n \| (\.*)\^"
@@ -225,8 +227,19 @@ def compile_in(environment_: Any, expression: str) -> Any:
         text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
         text = re.sub(r"(undefined field '[^']*') not found in struct '[^']*'", r"\1", text)
         text = _SELECTION.sub(r"type '\1' does not support field selection", text)
+        text = _UNDECLARED.sub(_undeclared, text)
         text = _METHOD_CALL.sub(_method_call, text).replace("null_type", "null")
         raise CelError(f"compilation failed: {text}") from None
+
+
+def _undeclared(found: re.Match[str]) -> str:
+    """cel-go points at the first part of the name, and names only that."""
+    line, column, what, name, rest, source = found.groups()
+    starts = [match.start() for match in re.finditer(re.escape(name), source)]
+    if not starts:
+        return found.group()
+    start = min(starts, key=lambda start: abs(start + 1 - int(column)))
+    return f"<input>:{line}:{start + 1}: {what}'{name.partition('.')[0]}'{rest}\n | {source}\n | {'.' * start}^"
 
 
 def _method_call(found: re.Match[str]) -> str:
@@ -301,7 +314,7 @@ def _formatted(value: str, format_: str, problems: list[str] | None) -> Any:
     return value
 
 
-_KEYWORDS = frozenset(
+KEYWORDS = frozenset(
     {
         "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
         "let", "loop", "package", "namespace", "return", "var", "void", "while",
@@ -313,7 +326,7 @@ def escaped(name: str, properties: Obj) -> str:
     """A property's name as expressions must write it; keys of maps stay as they are."""
     if name not in properties:
         return name
-    if name in _KEYWORDS:
+    if name in KEYWORDS:
         return f"__{name}__"
     if name.isidentifier() and "__" not in name:
         return name

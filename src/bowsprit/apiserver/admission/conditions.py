@@ -6,6 +6,7 @@ offered: an expression that names it does not compile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> Any:
         raise ConditionError(f"compilation error: {exc}") from exc
 
 
+_OF_OBJECT = re.compile(r"(object|oldObject)(\.\w+)*")
 _NAMES = {"BOOL": "bool", "STRING": "string", "INT": "int", "UINT": "uint", "DOUBLE": "double", "NULL": "null_type"}
 
 
@@ -55,8 +57,10 @@ def expression_errors(expression: str, where: Path, *wanted: str) -> list[FieldE
         result = cel.compile_expression(expression, VARIABLES).result
     except cel.CelError as exc:
         return [fielderrors.invalid(where, expression, str(exc))]
-    if wanted and result not in (*wanted, "DYN"):
-        expected = " or ".join(_NAMES[name] for name in wanted)
+    untyped = result == "DYN" and not _OF_OBJECT.fullmatch(expression.strip())  # what upstream may know the type of
+    if wanted and result not in wanted and not untyped:
+        names = " ".join(_NAMES[name] for name in wanted)
+        expected = names if len(wanted) == 1 else f"one of [{names}]"
         text = f"must evaluate to {expected} but got {_NAMES.get(result, result.lower())}"
         return [fielderrors.invalid(where, expression, text)]
     return []

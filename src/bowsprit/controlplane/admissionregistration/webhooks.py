@@ -6,7 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.admissionregistration.validation import validating_binding_errors, validating_policy_errors
+from bowsprit.controlplane.admissionregistration.validation import (
+    mutating_binding_errors,
+    mutating_policy_errors,
+    validating_binding_errors,
+    validating_policy_errors,
+)
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
@@ -65,7 +70,7 @@ def default_match(resources: Obj | None) -> None:
 
 
 class PolicyStrategy(StatusedStrategy):
-    """ValidatingAdmissionPolicy and MutatingAdmissionPolicy."""
+    """ValidatingAdmissionPolicy."""
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
@@ -91,6 +96,12 @@ class MutatingPolicyStrategy(Strategy):
             spec["failurePolicy"] = "Fail"
         default_match(spec.get("matchConstraints"))
 
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return mutating_policy_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return mutating_policy_errors(new)
+
 
 class PolicyBindingStrategy(Strategy):
     """The bindings of both."""
@@ -109,10 +120,11 @@ class PolicyBindingStrategy(Strategy):
             reference["parameterNotFoundAction"] = "Deny"
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return validating_binding_errors(obj)
+        mutating = obj.get("kind") == "MutatingAdmissionPolicyBinding"
+        return mutating_binding_errors(obj) if mutating else validating_binding_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return validating_binding_errors(new)
+        return self.validate(new)
 
 
 def webhook_cells(obj: Obj, now: datetime) -> list[Any]:

@@ -14,6 +14,7 @@ from bowsprit.machinery.validation import is_dns1035_label, is_dns1123_subdomain
 
 _REVIEW_VERSIONS = ("v1", "v1beta1")
 _OPERATIONS = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"]
+_SCOPES = ["*", "Cluster", "Namespaced"]
 _LONGEST_TIMEOUT = 30
 _FEWEST_SEGMENTS = 3
 _MOST_CONDITIONS = 64
@@ -58,7 +59,7 @@ def _hook(hook: Obj, where: Path) -> list[FieldError]:
     for field in ("namespaceSelector", "objectSelector"):
         errors += selector_errors(hook.get(field), where.child(field))
     errors += _client_config(hook.get("clientConfig") or {}, where.child("clientConfig"))
-    return errors + _conditions(hook.get("matchConditions") or [], where.child("matchConditions"))
+    return errors + condition_errors(hook.get("matchConditions") or [], where.child("matchConditions"))
 
 
 def _full_name(name: str, where: Path) -> list[FieldError]:
@@ -104,7 +105,10 @@ def rule_errors(rule: Obj, where: Path) -> list[FieldError]:
     if not rule.get("resources"):
         errors.append(fielderrors.required(where.child("resources")))
     errors += _resources(rule.get("resources") or [], where.child("resources"))
-    return errors + one_of(rule.get("scope"), ["*", "Cluster", "Namespaced"], where.child("scope"), required=False)
+    scope = rule.get("scope")
+    if scope is not None and scope not in _SCOPES:
+        errors.append(fielderrors.not_supported(where.child("scope"), scope, _SCOPES))
+    return errors
 
 
 def _resources(resources: list[str], where: Path) -> list[FieldError]:
@@ -145,7 +149,7 @@ def _client_config(config: Obj, where: Path) -> list[FieldError]:
     place = where.child("service")
     for field in ("name", "namespace"):
         if not service.get(field):
-            errors.append(fielderrors.required(place.child(field), f"service {field} is required"))
+            errors.append(fielderrors.required(place.child(field)))
     port = service.get("port")
     if port is not None and (problems := is_valid_port_num(port)):
         errors.append(fielderrors.invalid(place.child("port"), port, "port is not valid: " + ",".join(problems)))
@@ -176,14 +180,19 @@ def _url(url: str, where: Path) -> list[FieldError]:
     return errors
 
 
-def _conditions(conditions: list[Obj], where: Path) -> list[FieldError]:
+def condition_errors(conditions: list[Obj], where: Path) -> list[FieldError]:
+    """The matchConditions of a webhook or policy."""
     errors: list[FieldError] = []
     if len(conditions) > _MOST_CONDITIONS:
         errors.append(fielderrors.too_many(where, len(conditions), _MOST_CONDITIONS))
     seen: set[str] = set()
     for index, condition in enumerate(conditions):
         place, name = where.index(index), condition.get("name", "")
-        errors += expression_errors(str(condition.get("expression") or "").strip(), place.child("expression"), "BOOL")
+        expression = condition.get("expression", "").strip()
+        if expression:
+            errors += expression_errors(expression, place.child("expression"), "BOOL")
+        else:
+            errors.append(fielderrors.required(place.child("expression")))
         if not name:
             errors.append(fielderrors.required(place.child("name")))
         else:
