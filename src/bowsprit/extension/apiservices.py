@@ -65,13 +65,14 @@ _PROBE_HINTS = (
     (("connection refused",), "nothing listens at that address: is the server running, is targetPort right?"),
     (
         ("deadline exceeded", "i/o timeout", "Timeout"),
-        "the API server cannot reach the server in time: a firewall, NetworkPolicy or security group in between? "
-        "(managed control planes: open the pod's port, or run it with hostNetwork)",
+        "no answer within 5 s: a firewall, NetworkPolicy or security group in between? (managed control planes: open the "
+        "pod's port, or run it with hostNetwork) Or a server that is too slow, or speaks no HTTPS?",
     ),
     (("no route to host", "network is unreachable"), "the control plane has no route to the pods' network"),
     (("bad status from", ": 401"), "the server does not trust the front proxy: see the check front-proxy"),
     (("bad status from", ": 403"), "the server refuses the front proxy's user: may it create SubjectAccessReviews?"),
     (("bad status from", ": 404"), "the server serves another group or version than this APIService names"),
+    (("bad status from", ": 30"), "the server redirects, and the aggregation layer follows no redirects"),
     (("bad status from",), "look at the server's log"),
     (("first record does not look like a TLS handshake",), "the server speaks plain HTTP there; it must speak HTTPS"),
     (("no such host",), "the Service's externalName does not resolve for the API server"),
