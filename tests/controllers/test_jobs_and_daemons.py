@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bowsprit.client.resources import CONTROLLER_REVISIONS, DAEMON_SETS, JOBS, NODES, PODS
+from bowsprit.machinery import objects
 from bowsprit.machinery.objects import deep_copy, find_condition, nested
 
 Obj = dict[str, Any]
@@ -73,6 +74,37 @@ async def test_an_indexed_job_runs_every_index(cluster: Any) -> None:
     pod = cluster.all(PODS)[0]
     assert pod["spec"]["hostname"] == pod["metadata"]["generateName"].rstrip("-")
     assert pod["spec"]["containers"][0]["env"][0]["name"] == "JOB_COMPLETION_INDEX"
+
+
+async def test_a_success_policy_ends_an_indexed_job_early(cluster: Any) -> None:
+    rules = [{"succeededIndexes": "0-2"}, {"succeededIndexes": "1-3", "succeededCount": 1}]
+    made = job(completions=4, completionMode="Indexed", successPolicy={"rules": rules})
+    await cluster.create(JOBS, made)
+    done = await finished(cluster, "Complete")
+    assert {(item["reason"], item["message"]) for item in done["status"]["conditions"]} == {
+        ("SuccessPolicy", "Matched rules at index 1")
+    }
+    assert done["status"]["completedIndexes"] == "0,1"
+    assert "active" not in done["status"]
+    await cluster.eventually(lambda: all(not pod["metadata"].get("finalizers") for pod in cluster.all(PODS)))
+
+
+async def test_an_index_fails_on_its_own(cluster: Any) -> None:
+    made = job(
+        completions=2,
+        parallelism=2,
+        completionMode="Indexed",
+        backoffLimit=2**31 - 1,
+        backoffLimitPerIndex=0,
+        annotations={"bowsprit.dev/exit-code": "3"},
+    )
+    await cluster.create(JOBS, made)
+    done = await finished(cluster, "Failed")
+    assert done["status"]["failedIndexes"] == "0,1"
+    assert done["status"]["failed"] == 2
+    assert {item["reason"] for item in done["status"]["conditions"]} == {"FailedIndexes"}
+    counts = [objects.annotations(pod)["batch.kubernetes.io/job-index-failure-count"] for pod in cluster.all(PODS)]
+    assert counts == ["0", "0"]
 
 
 async def test_a_suspended_job_has_no_pods_until_it_is_resumed(cluster: Any) -> None:

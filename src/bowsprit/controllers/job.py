@@ -6,7 +6,7 @@ from bowsprit.client.informer import Handler
 from bowsprit.client.resources import JOBS, PODS
 from bowsprit.client.rest import PatchType
 from bowsprit.controllers.controller import ControllerContext
-from bowsprit.controllers.job_plan import FINALIZER, INDEX, Plan, is_indexed, look
+from bowsprit.controllers.job_plan import FINALIZER, INDEX, Plan, failure_annotations, is_indexed, look
 from bowsprit.controllers.pod_control import namespace_is_terminating, pod_from_template, slow_start
 from bowsprit.controllers.pod_owner import PodOwnerController
 from bowsprit.controllers.pods import is_deleting
@@ -86,7 +86,7 @@ class JobController(PodOwnerController):
             except Exception:
                 self.expectations.forget(key)
                 raise
-        made = [self._pod(job, index) for index in plan.create]
+        made = [self._pod(job, index, plan) for index in plan.create]
         successes, failure = await slow_start([lambda pod=pod: self.control.create(pod, job) for pod in made])  # type: ignore[misc]
         self.expectations.creation_observed(key, len(made) - successes)
         if failure is not None:
@@ -94,7 +94,7 @@ class JobController(PodOwnerController):
             return None if namespace_is_terminating(failure) else failure
         return None
 
-    def _pod(self, job: Obj, index: int | None) -> Obj:
+    def _pod(self, job: Obj, index: int | None, plan: Plan) -> Obj:
         pod = pod_from_template(job["spec"]["template"], job, self.gvk)
         meta, spec = pod["metadata"], pod["spec"]
         meta["finalizers"] = [*meta.get("finalizers", ()), FINALIZER]
@@ -103,6 +103,8 @@ class JobController(PodOwnerController):
         meta["generateName"] = f"{job['metadata']['name']}-{index}-"
         meta.setdefault("annotations", {})[INDEX] = str(index)
         meta.setdefault("labels", {})[INDEX] = str(index)
+        if job["spec"].get("backoffLimitPerIndex") is not None:
+            meta["annotations"] |= failure_annotations(job, plan.replaced.get(index))
         spec.setdefault("hostname", f"{job['metadata']['name']}-{index}")
         source = {"fieldRef": {"fieldPath": f"metadata.labels['{INDEX}']"}}
         for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):

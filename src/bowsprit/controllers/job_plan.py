@@ -1,12 +1,14 @@
 """Jobs: what a Job's pods mean for its status, and which pods to create or delete. No I/O.
 
 A finished pod counts once: its uid is first written into ``status.uncountedTerminatedPods``, then its finalizer is taken
-off, then the counter goes up (KEP-2307). Upstream: pkg/controller/job (job_controller.go, indexed_job_utils.go,
-pod_failure_policy.go).
+off, then the counter goes up (KEP-2307). With ``backoffLimitPerIndex`` the last failed pod of an index keeps its
+finalizer until its replacement is there, which carries the index's number of failures on. Upstream: pkg/controller/job
+(job_controller.go, indexed_job_utils.go, backoff_utils.go, pod_failure_policy.go, success_policy.go).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +21,8 @@ from bowsprit.machinery.time import format_time, parse_time
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
+INDEX_FAILURES = "batch.kubernetes.io/job-index-failure-count"
+INDEX_IGNORED_FAILURES = "batch.kubernetes.io/job-index-ignored-failure-count"
 _BACKOFF_BASE, _BACKOFF_MAX = 10.0, 600.0
 
 
@@ -33,9 +37,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class Plan:
-    """The outcome of one look at a Job."""
+    """The outcome of one look at a Job; ``replaced`` has the failed pods of indexes whose turn it is again."""
 
     status: Obj
+    replaced: dict[int, Obj] = field(default_factory=dict)
     create: list[int | None] = field(default_factory=list)
     delete: list[Obj] = field(default_factory=list)
     unfinalize: list[Obj] = field(default_factory=list)
@@ -83,9 +88,11 @@ def format_indexes(indexes: Iterable[int]) -> str:
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(str(index) for index in run) for run in runs)
 
 
-def has_failed(pod: Obj) -> bool:
-    """Failed, or deleted before it could succeed."""
-    return phase(pod) == "Failed" or (is_deleting(pod) and phase(pod) != "Succeeded")
+def has_failed(job: Obj, pod: Obj) -> bool:
+    """Failed; or deleted before it could succeed, unless only pods that have ended are replaced."""
+    if phase(pod) == "Failed" or job["spec"].get("podReplacementPolicy") == "Failed":
+        return phase(pod) == "Failed"
+    return is_deleting(pod) and phase(pod) != "Succeeded"
 
 
 def policy_action(job: Obj, pod: Obj) -> tuple[str, str]:
@@ -124,16 +131,18 @@ def look(job: Obj, pods: list[Obj], now: datetime) -> Plan:
     _note_suspension(plan, suspended, now)
     if not suspended and not status.get("startTime"):
         status["startTime"] = format_time(now)
-    failed_action = _count(job, pods, plan)
-    active = [pod for pod in pods if phase(pod) not in ("Succeeded", "Failed") and not is_deleting(pod)]
-    uncounted = status.get("uncountedTerminatedPods") or {}
-    succeeded = int(status.get("succeeded", 0)) + len(uncounted.get("succeeded") or ())
-    failed = int(status.get("failed", 0)) + len(uncounted.get("failed") or ())
+    _settle(plan, pods)
     if is_indexed(job):
-        succeeded = len(parse_indexes(status.get("completedIndexes") or ""))
-    verdict = failed_action or _verdict(
-        job, status, succeeded=succeeded, failed=failed, active=len(active), now=now, plan=plan
-    )
+        _note_indexes(job, pods, plan)
+    fresh = _uncounted(plan, pods)
+    active = [pod for pod in pods if phase(pod) not in ("Succeeded", "Failed") and not is_deleting(pod)]
+    verdict = _decided(status) or _policy_verdict(job, pods)
+    if verdict is None:
+        verdict = _verdict(job, plan, pods, fresh, active=len(active), now=now)
+    if verdict is None and job["spec"].get("backoffLimitPerIndex") is not None:
+        plan.replaced = _replaced(job, plan, fresh, active)
+    _take(job, plan, pods, fresh)
+    succeeded, failed = _totals(job, plan, [pod for pod in fresh if pod in plan.replaced.values()])
     if verdict is not None:
         _conclude(plan, verdict, pods, active, now)
         active = []
@@ -170,68 +179,135 @@ def _note_suspension(plan: Plan, suspended: bool, now: datetime) -> None:
     plan.status["conditions"] = conditions.with_condition(listed, new)
 
 
-def _count(job: Obj, pods: list[Obj], plan: Plan) -> Verdict | None:
-    """The three steps of counting; answers a verdict if the failure policy fails the Job."""
-    status = plan.status
-    present = {pod["metadata"]["uid"]: pod for pod in pods}
-    uncounted = {
-        name: list((status.get("uncountedTerminatedPods") or {}).get(name) or ()) for name in ("succeeded", "failed")
-    }
-    for name, uids in uncounted.items():
-        released = [uid for uid in uids if uid not in present or not _tracked(present[uid])]
-        if released:
-            status[name] = int(status.get(name, 0)) + len(released)
-            uncounted[name] = [uid for uid in uids if uid not in released]
-    known = {*uncounted["succeeded"], *uncounted["failed"]}
+def _settle(plan: Plan, pods: list[Obj]) -> None:
+    """Count the noted pods that have lost their finalizer."""
+    tracked = {pod["metadata"]["uid"] for pod in pods if _tracked(pod)}
+    noted = plan.status.get("uncountedTerminatedPods") or {}
+    plan.status["uncountedTerminatedPods"] = {}
+    for name, uids in noted.items():
+        kept = [uid for uid in uids if uid in tracked]
+        if len(kept) < len(uids):
+            plan.status[name] = int(plan.status.get(name, 0)) + len(uids) - len(kept)
+        if kept:
+            plan.status["uncountedTerminatedPods"][name] = kept
+
+
+def _uncounted(plan: Plan, pods: list[Obj]) -> list[Obj]:
+    """The Job's pods that are neither counted nor noted for it."""
+    noted = {uid for uids in plan.status["uncountedTerminatedPods"].values() for uid in uids}
+    return [pod for pod in pods if _tracked(pod) and pod["metadata"]["uid"] not in noted]
+
+
+def _note_indexes(job: Obj, pods: list[Obj], plan: Plan) -> None:
+    """Add what has come to its end since to ``completedIndexes`` and ``failedIndexes``."""
+    status, spec = plan.status, job["spec"]
     completed = parse_indexes(status.get("completedIndexes") or "")
-    failed_indexes = parse_indexes(status.get("failedIndexes") or "")
-    completions = job["spec"].get("completions")
-    verdict = None
+    failed = parse_indexes(status.get("failedIndexes") or "")
     for pod in pods:
-        uid = pod["metadata"]["uid"]
-        if not _tracked(pod) or uid in known:
-            continue
         index = completion_index(pod)
+        if not _tracked(pod) or index is None or index >= int(spec.get("completions") or 0):
+            continue
         if phase(pod) == "Succeeded":
-            uncounted["succeeded"].append(uid)
-            if is_indexed(job) and index is not None and index < int(completions or 0):
-                completed.add(index)
-        elif has_failed(pod):
-            action, message = policy_action(job, pod)
-            if action == "Ignore":
+            completed.add(index)
+        elif spec.get("backoffLimitPerIndex") is not None and has_failed(job, pod):
+            action, _ = policy_action(job, pod)
+            used_up = _number(pod, INDEX_FAILURES) >= int(spec["backoffLimitPerIndex"])
+            if action == "FailIndex" or (action != "Ignore" and used_up):
+                failed.add(index)
+    status["completedIndexes"] = format_indexes(completed)
+    if spec.get("backoffLimitPerIndex") is not None:
+        status["failedIndexes"] = format_indexes(failed - completed)
+
+
+def _take(job: Obj, plan: Plan, pods: list[Obj], fresh: list[Obj]) -> None:
+    """Note finished pods as to be counted, and let their finalizers go."""
+    noted = plan.status["uncountedTerminatedPods"]
+    for pod in fresh:
+        if pod in plan.replaced.values():
+            continue
+        if phase(pod) == "Succeeded":
+            noted.setdefault("succeeded", []).append(pod["metadata"]["uid"])
+        elif has_failed(job, pod):
+            if policy_action(job, pod)[0] == "Ignore":
                 plan.unfinalize.append(pod)
-                continue
-            uncounted["failed"].append(uid)
-            if action == "FailJob":
-                verdict = verdict or Verdict("Failed", "PodFailurePolicy", message)
-            per_index = job["spec"].get("backoffLimitPerIndex")
-            if (
-                index is not None
-                and per_index is not None
-                and (action == "FailIndex" or _index_failures(pods, index) > int(per_index))
-            ):
-                failed_indexes.add(index)
-    known = {*uncounted["succeeded"], *uncounted["failed"]}
-    plan.unfinalize += [pod for pod in pods if pod["metadata"]["uid"] in known and _tracked(pod)]
-    status["uncountedTerminatedPods"] = {name: uids for name, uids in uncounted.items() if uids}
+            else:
+                noted.setdefault("failed", []).append(pod["metadata"]["uid"])
+    known = {uid for uids in noted.values() for uid in uids}
+    plan.unfinalize += [pod for pod in pods if _tracked(pod) and pod["metadata"]["uid"] in known]
+
+
+def _totals(job: Obj, plan: Plan, fresh: list[Obj]) -> tuple[int, int]:
+    """How many pods (indexes) have succeeded and how many have failed, with those that are not noted yet."""
+    status, noted = plan.status, plan.status["uncountedTerminatedPods"]
+    succeeded = int(status.get("succeeded", 0)) + len(noted.get("succeeded") or ())
+    succeeded += sum(1 for pod in fresh if phase(pod) == "Succeeded")
     if is_indexed(job):
-        status["completedIndexes"] = format_indexes(completed)
-        if job["spec"].get("backoffLimitPerIndex") is not None:
-            status["failedIndexes"] = format_indexes(failed_indexes - completed)
-    return verdict
+        succeeded = len(parse_indexes(status.get("completedIndexes") or ""))
+    failed = int(status.get("failed", 0)) + len(noted.get("failed") or ())
+    failed += sum(1 for pod in fresh if has_failed(job, pod) and policy_action(job, pod)[0] != "Ignore")
+    return succeeded, failed
 
 
-def _index_failures(pods: list[Obj], index: int | None) -> int:
-    return sum(1 for pod in pods if completion_index(pod) == index and has_failed(pod))
+def _number(pod: Obj, annotation: str) -> int:
+    value = objects.annotations(pod).get(annotation, "")
+    return int(value) if value.isdigit() else 0
 
 
-def _verdict(
-    job: Obj, status: Obj, *, succeeded: int, failed: int, active: int, now: datetime, plan: Plan
-) -> Verdict | None:
-    spec = job["spec"]
-    per_index = spec.get("backoffLimitPerIndex")
-    limit = spec.get("backoffLimit")
-    if failed > (6 if limit is None else int(limit)):
+def _failures(pod: Obj) -> int:
+    """How often a pod's index had failed before, for whatever reason."""
+    return _number(pod, INDEX_FAILURES) + _number(pod, INDEX_IGNORED_FAILURES)
+
+
+def _replaced(job: Obj, plan: Plan, fresh: list[Obj], active: list[Obj]) -> dict[int, Obj]:
+    """The last failed pod of each index that waits for a new one (upstream getPodsWithDelayedDeletionPerIndex)."""
+    settled = parse_indexes(plan.status["completedIndexes"]) | parse_indexes(plan.status["failedIndexes"])
+    settled |= {index for pod in active if (index := completion_index(pod)) is not None}
+    last: dict[int, Obj] = {}
+    for pod in fresh:
+        index = completion_index(pod)
+        if index is None or index in settled or index >= int(job["spec"]["completions"]) or not has_failed(job, pod):
+            continue
+        if index not in last or _failures(pod) >= _failures(last[index]):
+            last[index] = pod
+    return last
+
+
+def failure_annotations(job: Obj, replaced: Obj | None) -> dict[str, str]:
+    """The number of failures that the pod of an index begins with (upstream addIndexFailureCountAnnotation)."""
+    counted = ignored = 0
+    if replaced is not None:
+        counted, ignored = _number(replaced, INDEX_FAILURES), _number(replaced, INDEX_IGNORED_FAILURES)
+        if policy_action(job, replaced)[0] == "Ignore":
+            ignored += 1
+        else:
+            counted += 1
+    return {INDEX_FAILURES: str(counted), **({INDEX_IGNORED_FAILURES: str(ignored)} if ignored else {})}
+
+
+def _decided(status: Obj) -> Verdict | None:
+    """What an earlier look has decided on, and a later one does not take back."""
+    for interim, final in (("SuccessCriteriaMet", "Complete"), ("FailureTarget", "Failed")):
+        found = conditions.find(status.get("conditions") or [], interim)
+        if found is not None and found.get("status") == "True":
+            return Verdict(final, found.get("reason", ""), found.get("message", ""))
+    return None
+
+
+def _policy_verdict(job: Obj, pods: list[Obj]) -> Verdict | None:
+    for pod in pods if job["spec"].get("podFailurePolicy") else ():
+        if has_failed(job, pod):
+            action, message = policy_action(job, pod)
+            if action == "FailJob":
+                return Verdict("Failed", "PodFailurePolicy", message)
+    return None
+
+
+def _verdict(job: Obj, plan: Plan, pods: list[Obj], fresh: list[Obj], *, active: int, now: datetime) -> Verdict | None:
+    """Failures first, then the success policy, then the number of completions."""
+    spec, status = job["spec"], plan.status
+    succeeded, failed = _totals(job, plan, fresh)
+    limit = 6 if spec.get("backoffLimit") is None else int(spec["backoffLimit"])
+    if failed > limit or _restarted_too_often(job, pods, limit):
         return Verdict("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and status.get("startTime") and not spec.get("suspend"):
@@ -240,21 +316,43 @@ def _verdict(
             return Verdict("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
         plan.wake_in(left)
     completions = spec.get("completions")
-    if completions is None:
-        if succeeded > 0 and active == 0:
-            return Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
-        return None
-    if succeeded >= int(completions):
+    if is_indexed(job) and (found := _index_verdict(job, status)) is not None:
+        return found
+    if succeeded >= int(completions) if completions is not None else succeeded > 0 and active == 0:
         return Verdict("Complete", "CompletionsReached", "Reached expected number of succeeded pods")
-    failed_indexes = parse_indexes(status.get("failedIndexes") or "")
-    if per_index is not None and failed_indexes:
-        most = spec.get("maxFailedIndexes")
-        if most is not None and len(failed_indexes) > int(most):
-            return Verdict(
-                "Failed", "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
-            )
-        if active == 0 and succeeded + len(failed_indexes) >= int(completions):
-            return Verdict("Failed", "FailedIndexes", "Job has failed indexes")
+    return None
+
+
+def _restarted_too_often(job: Obj, pods: list[Obj], limit: int) -> bool:
+    """Upstream pastBackoffLimitOnFailure: restarts of containers count where pods are not replaced."""
+    if nested(job, "spec", "template", "spec", "restartPolicy") != "OnFailure":
+        return False
+    restarts = sum(
+        int(status.get("restartCount") or 0)
+        for pod in pods
+        if phase(pod) in ("Running", "Pending")
+        for name in ("initContainerStatuses", "containerStatuses")
+        for status in nested(pod, "status", name, default=())
+    )
+    return restarts >= max(limit, 1)
+
+
+def _index_verdict(job: Obj, status: Obj) -> Verdict | None:
+    spec = job["spec"]
+    succeeded = parse_indexes(status.get("completedIndexes") or "")
+    failed = parse_indexes(status.get("failedIndexes") or "")
+    most = spec.get("maxFailedIndexes")
+    if most is not None and len(failed) > int(most):
+        text = "Job has exceeded the specified maximal number of failed indexes"
+        return Verdict("Failed", "MaxFailedIndexesExceeded", text)
+    if failed and len(succeeded) + len(failed) >= int(spec["completions"]):
+        return Verdict("Failed", "FailedIndexes", "Job has failed indexes")
+    for number, rule in enumerate(nested(spec, "successPolicy", "rules", default=()) if succeeded else ()):
+        wanted = parse_indexes(rule.get("succeededIndexes") or "")
+        there = len(succeeded & wanted) if wanted else len(succeeded)
+        enough = rule.get("succeededCount")
+        if (wanted and there == len(wanted)) or (enough is not None and there >= int(enough)):
+            return Verdict("Complete", "SuccessPolicy", f"Matched rules at index {number}")
     return None
 
 
@@ -300,7 +398,8 @@ def _adjust(
         count -= sum(1 for pod in pods if is_deleting(pod) and phase(pod) not in ("Succeeded", "Failed"))
     if count <= 0:
         return
-    if (pause := _backoff(pods, failed, now)) > 0:
+    per_index = spec.get("backoffLimitPerIndex") is not None
+    if not per_index and (pause := _backoff(pods, failed, now)) > 0:
         plan.wake_in(pause)
         return
     if not is_indexed(job):
@@ -309,9 +408,15 @@ def _adjust(
     taken = parse_indexes(plan.status.get("completedIndexes") or "") | parse_indexes(
         plan.status.get("failedIndexes") or ""
     )
-    taken |= {index for pod in active if (index := completion_index(pod)) is not None}
+    held = [pod for pod in pods if is_deleting(pod)] if spec.get("podReplacementPolicy") == "Failed" else []
+    taken |= {index for pod in (*active, *held) if (index := completion_index(pod)) is not None}
     free = (index for index in range(int(completions or 0)) if index not in taken)
-    plan.create = [index for index, _ in zip(free, range(count), strict=False)]
+    for index in itertools.islice(free, count):
+        last = plan.replaced.get(index)
+        if last is not None and (pause := _backoff([last], _failures(last) + 1, now)) > 0:
+            plan.wake_in(pause)
+        else:
+            plan.create.append(index)
 
 
 def _backoff(pods: list[Obj], failed: int, now: datetime) -> float:
