@@ -12,10 +12,13 @@ from bowsprit.controlplane.admissionregistration.validation import (
     validating_policy_errors,
 )
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
+from bowsprit.controlplane.batch.validation import job_errors
 from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.coordination.lease import LeaseStrategy
 from bowsprit.controlplane.core.nodevalidation import node_errors, node_update_errors
 from bowsprit.controlplane.core.podvalidation import pod_spec_errors
+from bowsprit.controlplane.core.podwarnings import template_warnings
+from bowsprit.controlplane.kinds import built_in_resources
 from bowsprit.controlplane.networking.validation import ingress_class_errors
 from bowsprit.controlplane.storage.drivervalidation import (
     attributes_class_errors,
@@ -185,40 +188,64 @@ POLICY = {
 
 
 @pytest.mark.parametrize(
-    ("spec", "problem"),
+    ("spec", "field", "problem"),
     [
-        ({"paramKind": {"apiVersion": "a/b/c", "kind": "K"}}, 'spec.paramKind.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c'),
-        ({"variables": [{"name": "if", "expression": "1"}]}, 'spec.variables[0].name: Invalid value: "if": must be a valid CEL identifier'),
-        ({"matchConditions": [{"name": "x", "expression": "object.x"}]}, 'spec.matchConditions[0].expression: Invalid value: "object.x": must evaluate to bool but got dyn'),
-        ({"matchConditions": [{"name": "x", "expression": ""}]}, "spec.matchConditions[0].expression: Required value"),
-        ({"validations": [{"expression": "true", "reason": "Nope"}]}, 'spec.validations[0].reason: Unsupported value: "Nope": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge"'),
-        ({"validations": [{"expression": "q.r == 1"}]}, "ERROR: <input>:1:1: undeclared reference to 'q' (in container '')\n"),
-        ({"failurePolicy": ""}, 'spec.failurePolicy: Unsupported value: "": supported values: "Fail", "Ignore"'),
+        (
+            {"paramKind": {"apiVersion": "a/b/c", "kind": "K"}},
+            "paramKind.apiVersion",
+            "unexpected GroupVersion string: a/b/c",
+        ),
+        ({"variables": [{"name": "if", "expression": "1"}]}, "variables[0].name", "must be a valid CEL identifier"),
+        (
+            {"matchConditions": [{"name": "x", "expression": "object.x"}]},
+            "matchConditions[0].expression",
+            "must evaluate to bool but got dyn",
+        ),
+        ({"matchConditions": [{"name": "x", "expression": ""}]}, "matchConditions[0].expression", "Required value"),
+        (
+            {"validations": [{"expression": "true", "reason": "Nope"}]},
+            "validations[0].reason",
+            '"Nope": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge"',
+        ),
+        (
+            {"validations": [{"expression": "q.r == 1"}]},
+            "validations[0].expression",
+            "ERROR: <input>:1:1: undeclared reference to 'q' (in container '')\n",
+        ),
+        ({"failurePolicy": ""}, "failurePolicy", '"": supported values: "Fail", "Ignore"'),
     ],
-)  # fmt: skip
-def test_validating_policies(spec: dict[str, object], problem: str) -> None:
+)
+def test_validating_policies(spec: dict[str, object], field: str, problem: str) -> None:
     obj = {"metadata": {"name": "p"}, "spec": {**POLICY, "validations": [{"expression": "true"}], **spec}}
-    [error] = validating_policy_errors(obj)
-    assert problem in str(error)
+    [error] = told(validating_policy_errors(obj))
+    assert error.startswith(f"spec.{field}: ")
+    assert problem in error
 
 
 @pytest.mark.parametrize(
-    ("mutation", "problem"),
+    ("mutation", "field", "problem"),
     [
-        ({"patchType": "Merge"}, 'spec.mutations[0].patchType: Unsupported value: "Merge": supported values: "ApplyConfiguration", "JSONPatch"'),
-        ({"patchType": "JSONPatch"}, "spec.mutations[0].jsonPatch: Required value: must be specified when patchType is JSONPatch"),
-        ({"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{"}}, "spec.mutations[0].jsonPatch.expression: Invalid value"),
-        ({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": " "}}, "spec.mutations[0].applyConfiguration.expression: Required value"),
+        ({"patchType": "Merge"}, "patchType", 'supported values: "ApplyConfiguration", "JSONPatch"'),
+        ({"patchType": "JSONPatch"}, "jsonPatch", "Required value: must be specified when patchType is JSONPatch"),
+        (
+            {"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{"}},
+            "jsonPatch.expression",
+            "Syntax error",
+        ),
+        (
+            {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": " "}},
+            "applyConfiguration.expression",
+            "Required value",
+        ),
     ],
-)  # fmt: skip
-def test_mutating_policies(mutation: dict[str, object], problem: str) -> None:
+)
+def test_mutating_policies(mutation: dict[str, object], field: str, problem: str) -> None:
     spec = {**POLICY, "reinvocationPolicy": "Never", "mutations": [mutation]}
-    [error] = mutating_policy_errors({"metadata": {"name": "p"}, "spec": spec})
-    assert problem in str(error)
-    good = {
-        "patchType": "ApplyConfiguration",
-        "applyConfiguration": {"expression": "Object{spec: Object.spec{replicas: 3}}"},
-    }
+    [error] = told(mutating_policy_errors({"metadata": {"name": "p"}, "spec": spec}))
+    assert error.startswith(f"spec.mutations[0].{field}: ")
+    assert problem in error
+    config = {"expression": "Object{spec: Object.spec{replicas: 3}}"}
+    good = {"patchType": "ApplyConfiguration", "applyConfiguration": config}
     assert mutating_policy_errors({"metadata": {"name": "p"}, "spec": {**spec, "mutations": [good]}}) == []
 
 
@@ -239,5 +266,39 @@ def test_bindings_choose_parameters_by_name_or_by_selector() -> None:
     assert "spec.paramRef.name: Forbidden: name and selector are mutually exclusive" in texts
     assert "spec.matchResources.excludeResourceRules[0].operations: Required value" in texts
     assert 'spec.matchResources.resourceRules[0].resourceNames[1]: Duplicate value: "a"' in texts
-    unsupported = 'spec.matchResources.resourceRules.operations: Unsupported value: "DELETE": supported values: "*", "CONNECT", "CREATE", "UPDATE"'
-    assert unsupported in texts
+    supported = '"*", "CONNECT", "CREATE", "UPDATE"'
+    place = "spec.matchResources.resourceRules.operations"
+    assert f'{place}: Unsupported value: "DELETE": supported values: {supported}' in texts
+
+
+def test_names_and_finalizers_follow_the_rules_of_their_kind() -> None:
+    resources = {str(resource.gr): resource for resource in built_in_resources(lambda: None, {})}
+
+    def judge(resource: str, name: str) -> list[str]:
+        return resources[resource].strategy.validate_name(name)
+
+    assert judge("poddisruptionbudgets.policy", "Under_Score") == []
+    assert judge("certificatesigningrequests.certificates.k8s.io", "a/b") == ["may not contain '/'"]
+    assert judge("statefulsets.apps", "a.b") == ["must not contain dots"]
+    assert judge("deployments.apps", "a.b") == []
+    assert not resources["leases.coordination.k8s.io"].standard_finalizers
+    assert resources["pods"].standard_finalizers
+
+
+def test_names_that_pods_inherit_are_warned_of() -> None:
+    template = {"spec": {"containers": [{"name": "c"}]}}
+    job = {"kind": "Job", "metadata": {"name": "a.b"}, "spec": {"template": template}}
+    [text] = template_warnings(job, None)
+    assert text.startswith("metadata.name: this is used in Pod names and hostnames, ")
+    assert text.endswith("; a DNS label is recommended: [must not contain dots]")
+    assert template_warnings({**job, "metadata": {"name": "a-b"}}, None) == []
+
+
+def test_indexed_jobs_must_be_able_to_name_their_pods() -> None:
+    def problems(mode: str) -> str:
+        spec = {"completionMode": mode, "completions": 3, "template": {"spec": {}}}
+        return " ".join(told(job_errors({"metadata": {"name": "a.b"}, "spec": spec})))
+
+    expected = "will not able to create pod with invalid DNS label: a.b-2"
+    assert expected in problems("Indexed")
+    assert expected not in problems("NonIndexed")

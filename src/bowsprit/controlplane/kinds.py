@@ -296,6 +296,14 @@ _DEPRECATED = {
 
 # These groups check their metadata as custom resources do; all others know the standard finalizers.
 _GENERIC_METADATA = frozenset({"admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"})
+_ANY_FINALIZERS = frozenset(
+    {
+        GroupResource("", "events"),
+        GroupResource("coordination.k8s.io", "leases"),
+        GroupResource("node.k8s.io", "runtimeclasses"),
+        GroupResource("policy", "poddisruptionbudgets"),
+    }
+)
 
 # One resource serves both: whoever lists events of either group sees all of them.
 _SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "events")}
@@ -346,7 +354,7 @@ def _resource(
         strategy=behaviour.strategy,
         subresources={**subresources, **further},
         ttl_seconds=behaviour.ttl_seconds,
-        standard_finalizers=gr.group not in _GENERIC_METADATA,
+        standard_finalizers=gr.group not in _GENERIC_METADATA and gr not in _ANY_FINALIZERS,
         storage_version_hash=first.get("storageVersionHash", ""),
     )
 

@@ -13,6 +13,7 @@ from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj, nested
+from bowsprit.machinery.validation import is_dns1123_label
 
 _MUTABLE = (
     "replicas",
@@ -27,6 +28,9 @@ _MUTABLE = (
 
 class StatefulSetStrategy(StatusedStrategy):
     """The main endpoint."""
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_dns1123_label(name)  # it begins the names, and so the hostnames, of the pods
 
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})

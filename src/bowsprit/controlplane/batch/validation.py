@@ -11,6 +11,7 @@ from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.selectors import LabelSelector, SelectorError
+from bowsprit.machinery.validation import is_dns1123_label
 
 _NEVER_ENDS = '"OnFailure", "Never"'
 _MOST_INDEXES = 100_000
@@ -30,8 +31,14 @@ _UID_LABEL = "batch.kubernetes.io/controller-uid"
 def job_errors(obj: Obj) -> list[FieldError]:
     """A Job."""
     spec, where = obj.get("spec") or {}, path("spec")
-    errors = _generated_selector(obj, spec, where)
-    return errors + job_spec_errors(spec, where, template_only=False)
+    errors = _generated_selector(obj, spec, where) + job_spec_errors(spec, where, template_only=False)
+    if spec.get("completionMode") == "Indexed" and (spec.get("completions") or 0) > 0:
+        name = obj["metadata"].get("name", "")
+        last = f"{name}-{spec['completions'] - 1}"
+        if is_dns1123_label(last):
+            detail = f"will not able to create pod with invalid DNS label: {last}"
+            errors.append(fielderrors.invalid(path("metadata", "name"), name, detail))
+    return errors
 
 
 def _generated_selector(obj: Obj, spec: Obj, where: Path) -> list[FieldError]:

@@ -13,6 +13,7 @@ from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy, cop
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import human_duration
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_valid_path_segment_name
 
 _APPROVALS = ("Approved", "Denied")
 
@@ -34,6 +35,9 @@ class SigningRequestStrategy(StatusedStrategy):
         if ctx.user.extra:
             spec["extra"] = {key: list(values) for key, values in ctx.user.extra.items()}
         obj["status"] = {}
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_valid_path_segment_name(name)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return signing_request_errors(obj)

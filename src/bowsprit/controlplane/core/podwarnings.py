@@ -9,6 +9,7 @@ from bowsprit.machinery.fielderrors import Path, path
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj, nested
 from bowsprit.machinery.quantity import Quantity
+from bowsprit.machinery.validation import is_dns1123_label
 
 # Where the kinds keep their pod template.
 _TEMPLATES = {
@@ -52,18 +53,34 @@ _VOLUMES = {
 _NO_POD = "a null labelSelector results in matching no pod"
 
 
+# The kinds whose names begin the names of pods; those of other kinds must be DNS labels, or are not looked at.
+_NAMING_PODS = frozenset({"CronJob", "Deployment", "Job", "ReplicaSet", "ReplicationController"})
+
+
 def template_warnings(obj: Obj, old: Obj | None) -> list[str]:
     """Warnings about a workload's template, at creation and when the spec changes."""
     where = _TEMPLATES.get(obj.get("kind", ""))
     if where is None or (old is not None and obj.get("spec") == old.get("spec")):
         return []
     template = nested(obj, *where)
-    return [] if template is None else list(_warnings(template, path(*where)))
+    found = [] if template is None else list(_warnings(template, path(*where)))
+    if old is None and obj.get("kind") in _NAMING_PODS:
+        found[:0] = _name_warnings(obj, "Pod names and hostnames")
+    return found
 
 
 def pod_warnings(obj: Obj, old: Obj | None) -> list[str]:
     """Warnings about a new pod; changes of pods are made by machines."""
-    return list(_warnings(obj, path())) if old is None else []
+    return [*_name_warnings(obj, "the Pod's hostname"), *_warnings(obj, path())] if old is None else []
+
+
+def _name_warnings(obj: Obj, what: str) -> list[str]:
+    name = objects.name(obj)
+    problems = is_dns1123_label(name) if name else []
+    if not problems:
+        return []
+    text = f"this is used in {what}, which can result in surprising behavior; a DNS label is recommended"
+    return [f"metadata.name: {text}: [{' '.join(problems)}]"]
 
 
 def _warnings(pod: Obj, where: Path) -> Iterator[str]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.apiserver.objectmeta import validate_standard_finalizers
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Finish, Strategy
 from bowsprit.controlplane.events.validation import event_errors
+from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.controlplane.printing import name_of
 from bowsprit.machinery.errors import invalid
-from bowsprit.machinery.fielderrors import FieldError
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.names import GroupKind
 from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.validation import is_dns1123_subdomain, is_valid_path_segment_name
 
 TTL_SECONDS = 3600
 SELECTABLE = (
@@ -51,9 +54,16 @@ class EventStrategy(Strategy):
 
     async def begin_create(self, obj: Obj, ctx: RequestContext) -> Finish | None:
         # The newer API has rules that the core one must not apply to old clients.
-        if ctx.info.group == "events.k8s.io" and (errors := event_errors(obj, new_api=True)):
-            raise invalid(GroupKind("", "Event"), name_of(obj), errors)
+        if ctx.info.group == "events.k8s.io":
+            errors = name_errors(name_of(obj), path("metadata", "name"), is_dns1123_subdomain) if name_of(obj) else []
+            finalizers = obj["metadata"].get("finalizers") or []
+            errors += validate_standard_finalizers(finalizers, path("metadata", "finalizers"))
+            if errors := errors + event_errors(obj, new_api=True):
+                raise invalid(GroupKind("", "Event"), name_of(obj), errors)
         return None
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_valid_path_segment_name(name)
 
     def selectable_field_names(self) -> frozenset[str]:
         return frozenset(

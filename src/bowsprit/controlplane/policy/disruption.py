@@ -12,10 +12,14 @@ from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_valid_path_segment_name
 
 
 class DisruptionBudgetStrategy(StatusedStrategy):
     """The main endpoint."""
+
+    def validate_name(self, name: str) -> list[str]:
+        return is_valid_path_segment_name(name)
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}

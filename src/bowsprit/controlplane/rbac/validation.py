@@ -26,7 +26,10 @@ def role_errors(obj: Obj) -> list[FieldError]:
                 fielderrors.required(where, "at least one clusterRoleSelector required if aggregationRule is non-nil")
             )
         for index, selector in enumerate(selectors):
-            errors += selector_errors(selector, where.index(index))
+            found = selector_errors(selector, where.index(index))
+            if found:
+                found.append(fielderrors.invalid(where.index(index), None, "invalid label selector."))
+            errors += found
     return errors
 
 

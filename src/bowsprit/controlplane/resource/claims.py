@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
@@ -64,7 +65,13 @@ class GenerationStrategy(Strategy):
 
 
 class SliceStrategy(GenerationStrategy):
-    """ResourceSlice: selectable by where the devices are and who drives them."""
+    """ResourceSlice: selectable by where the devices are and who drives them. Taints tell since when they are there."""
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        _date_taints(obj, ctx)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        _date_taints(new, ctx)
 
     field_refusal = "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"
 
@@ -74,6 +81,13 @@ class SliceStrategy(GenerationStrategy):
     def selectable_fields(self, obj: Obj) -> dict[str, str]:
         spec = obj.get("spec") or {}
         return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
+
+
+def _date_taints(obj: Obj, ctx: RequestContext) -> None:
+    for device in obj["spec"].get("devices") or ():
+        for taint in device.get("taints") or ():
+            if taint.get("timeAdded") is None:
+                taint["timeAdded"] = ctx.timestamp
 
 
 def class_cells(obj: Obj, now: datetime) -> list[Any]:

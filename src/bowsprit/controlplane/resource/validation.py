@@ -40,9 +40,11 @@ def claim_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
             errors.append(fielderrors.duplicate(spot.child("name"), name))
         names.add(name)
         exactly, alternatives = request.get("exactly"), request.get("firstAvailable")
-        if (exactly is None) == (not alternatives):
-            make = fielderrors.required if exactly is None else fielderrors.forbidden
-            errors.append(make(spot, "exactly one of `exactly` or `firstAvailable` is required"))
+        wanted = "exactly one of `exactly` or `firstAvailable` is required"
+        if exactly is None and not alternatives:
+            errors.append(fielderrors.required(spot, wanted))
+        elif exactly is not None and alternatives:
+            errors.append(fielderrors.invalid(spot, None, f"{wanted}, but multiple fields are set"))
         if exactly is not None:
             errors += _request(exactly, spot.child("exactly"))
         for number, alternative in enumerate(alternatives or ()):

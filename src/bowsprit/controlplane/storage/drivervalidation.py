@@ -68,7 +68,7 @@ def csi_node_errors(obj: Obj) -> list[FieldError]:
         if name and name in names:
             errors.append(fielderrors.duplicate(where.child("name"), name))
         names.add(name)
-        errors += _topology_keys(driver.get("topologyKeys") or [], where.child("topologyKeys"))
+        errors += _topology_keys(driver.get("topologyKeys") or [], where)
     return errors
 
 
