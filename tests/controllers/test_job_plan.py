@@ -104,3 +104,14 @@ def test_a_deleted_pod_is_replaced_at_once_or_when_it_has_ended() -> None:
     assert look(job(), [going], NOW).status["uncountedTerminatedPods"] == {"failed": ["a"]}
     held = look(job(podReplacementPolicy="Failed"), [going], NOW)
     assert (held.status["uncountedTerminatedPods"], held.create) == ({}, [])
+
+
+def test_what_still_runs_when_the_job_fails_has_failed() -> None:
+    began = {"startTime": (NOW - timedelta(seconds=5)).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    plan = look(job(began, activeDeadlineSeconds=3), [pod("a", "Running")], NOW)
+    assert plan.status["uncountedTerminatedPods"] == {"failed": ["a"]}
+    assert plan.delete == plan.unfinalize == [pod("a", "Running")]
+    going = {**pod("a", "Succeeded"), "metadata": {"name": "a", "namespace": "d", "uid": "a"}}
+    ended_now = look(job(plan.status, activeDeadlineSeconds=3), [going], NOW)
+    assert reasons(ended_now.status)[-1] == ("Failed", "DeadlineExceeded")
+    assert (ended_now.status["failed"], ended_now.status.get("succeeded")) == (1, None)

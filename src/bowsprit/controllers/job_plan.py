@@ -141,7 +141,7 @@ def look(job: Obj, pods: list[Obj], now: datetime) -> Plan:
         verdict = _verdict(job, plan, pods, fresh, active=len(active), now=now)
     if verdict is None and job["spec"].get("backoffLimitPerIndex") is not None:
         plan.replaced = _replaced(job, plan, fresh, active)
-    _take(job, plan, pods, fresh)
+    _take(job, plan, pods, fresh, failing=verdict is not None and verdict.type == "Failed")
     succeeded, failed = _totals(job, plan, [pod for pod in fresh if pod in plan.replaced.values()])
     if verdict is not None:
         _conclude(plan, verdict, pods, active, now)
@@ -219,15 +219,15 @@ def _note_indexes(job: Obj, pods: list[Obj], plan: Plan) -> None:
         status["failedIndexes"] = format_indexes(failed - completed)
 
 
-def _take(job: Obj, plan: Plan, pods: list[Obj], fresh: list[Obj]) -> None:
-    """Note finished pods as to be counted, and let their finalizers go."""
+def _take(job: Obj, plan: Plan, pods: list[Obj], fresh: list[Obj], *, failing: bool) -> None:
+    """Note finished pods as to be counted, and let their finalizers go; when the Job fails, what still runs has failed."""
     noted = plan.status["uncountedTerminatedPods"]
     for pod in fresh:
         if pod in plan.replaced.values():
             continue
         if phase(pod) == "Succeeded":
             noted.setdefault("succeeded", []).append(pod["metadata"]["uid"])
-        elif has_failed(job, pod):
+        elif failing or has_failed(job, pod):
             if policy_action(job, pod)[0] == "Ignore":
                 plan.unfinalize.append(pod)
             else:
