@@ -1,7 +1,8 @@
 """The aggregation layer: requests through the API server against the same requests sent to the extension server directly.
 
-Three processes: the core API server, an extension API server with a kind of its own, and this one with the load. Direct requests
-show a client certificate of the cluster's authority, as a client that is allowed to goes there.
+Processes of their own: the core API server, an extension API server with a kind of its own, and a relay that only moves bytes from
+one TLS connection to another: what any server in between costs. This one makes the load. Direct requests show a client
+certificate of the cluster's authority, as a client that is allowed to goes there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from base64 import b64encode
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,25 @@ async def _serve_extension(folder: Path, core_port: int) -> None:
     await _stay({"port": port})
 
 
+async def _serve_relay(folder: Path, port: int) -> None:
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(folder / "serving.crt", folder / "serving.key")
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port, ssl=_as_admin(folder))
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=serving)
+    await _stay({"port": server.sockets[0].getsockname()[1]})
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
 def _app() -> Any:
     from bowsprit.extension import App, Kind, Model
 
@@ -163,11 +184,15 @@ class _Way:
         await self.reader.readline()
 
 
-async def _connect(folder: Path, port: int) -> _Way:
+def _as_admin(folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.load_cert_chain(folder / "admin.crt", folder / "admin.key")
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=1 << 26)
+    return context
+
+
+async def _connect(folder: Path, port: int) -> _Way:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=_as_admin(folder), limit=1 << 26)
     return _Way(reader, writer, f"127.0.0.1:{port}")
 
 
@@ -277,12 +302,34 @@ async def _by_client(clients: list[Any], rounds: int, count: int, *, name: str) 
     return [statistics.median(times) for times in taken]
 
 
+def _by_official_client(folder: Path, ports: tuple[int, int], rounds: int, count: int, name: str) -> list[float]:
+    """As `_by_client`, with the Python client of the Kubernetes project."""
+    from kubernetes import client as official
+
+    apis = []
+    for port in ports:
+        settings = official.Configuration(host=f"https://127.0.0.1:{port}")
+        settings.verify_ssl = False
+        settings.cert_file, settings.key_file = str(folder / "admin.crt"), str(folder / "admin.key")
+        apis.append(official.CustomObjectsApi(official.ApiClient(settings)))
+    taken: list[list[float]] = [[], []]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nobody is verified
+        for _ in range(rounds):
+            for api, times in zip(apis, taken, strict=True):
+                for _ in range(count):
+                    begun = time.perf_counter()
+                    api.get_namespaced_custom_object(GROUP, "v1", NAMESPACE, "things", name)
+                    times.append(time.perf_counter() - begun)
+    return [statistics.median(times) for times in taken]
+
+
 def _row(name: str, seconds: Sequence[float], aim: str, note: str) -> Row:
     direct, through = seconds
     return Row(name, through * 1e3, direct * 1e3, "ms", through / direct, aim, note)
 
 
-async def _measure(folder: Path, core_port: int, port: int) -> AsyncIterator[Row]:
+async def _measure(folder: Path, core_port: int, port: int, relay_port: int) -> AsyncIterator[Row]:
     through, direct = await _connect(folder, core_port), await _connect(folder, port)
     await _register(folder, through, port)
     one = "thing-00042"
@@ -293,6 +340,13 @@ async def _measure(folder: Path, core_port: int, port: int) -> AsyncIterator[Row
         yield _row("aggregated GET against direct", got, "<= 1.6", "median; both with the client library")
         listed = await _by_client(clients, LISTS, 1, name="")
         yield _row(f"aggregated LIST of {OBJECTS}", listed, "<= 1.2", "median; both with the client library")
+    got = await asyncio.to_thread(_by_official_client, folder, (port, core_port), 10, GETS, one)
+    yield _row("aggregated GET, official client", got, "", "median; with the Kubernetes project's Python client")
+    relayed = await _connect(folder, relay_port)
+    bare = await _both(relayed, through, f"{THINGS}/{one}", ROUNDS, GETS)
+    yield _row(
+        "aggregated GET against a relay", bare, "", "bare connections; the relay only moves bytes, TLS on both sides"
+    )
     bare = await _both(direct, through, f"{THINGS}/{one}", ROUNDS, GETS)
     yield _row("aggregated GET, bare connections", bare, "", "all that is left is servers")
     bare = await _both(direct, through, THINGS, LISTS, 1)
@@ -322,19 +376,21 @@ def run() -> Iterable[Row]:
         with (
             _process("core", name) as core,
             _process("extension", name, str(core["port"])) as extension,
+            _process("relay", name, str(extension["port"])) as relay,
         ):
-            yield from asyncio.run(_gathered(folder, core["port"], extension["port"]))
+            yield from asyncio.run(_gathered(folder, core["port"], extension["port"], relay["port"]))
 
 
-async def _gathered(folder: Path, core_port: int, port: int) -> list[Row]:
-    return [row async for row in _measure(folder, core_port, port)]
+async def _gathered(folder: Path, *ports: int) -> list[Row]:
+    return [row async for row in _measure(folder, *ports)]
 
 
 def _main() -> None:
     import uvloop
 
     role, folder, *rest = sys.argv[1:]
-    work = _serve_core(Path(folder)) if role == "core" else _serve_extension(Path(folder), int(rest[0]))
+    roles = {"core": _serve_core, "extension": _serve_extension, "relay": _serve_relay}
+    work = roles[role](Path(folder), *map(int, rest))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
 
