@@ -12,6 +12,7 @@ from bowsprit.controlplane.admissionregistration.validation import (
     validating_policy_errors,
 )
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
+from bowsprit.controlplane.apps.statefulset import StatefulSetStrategy
 from bowsprit.controlplane.batch.validation import job_errors
 from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.coordination.lease import LeaseStrategy
@@ -302,3 +303,29 @@ def test_indexed_jobs_must_be_able_to_name_their_pods() -> None:
     expected = "will not able to create pod with invalid DNS label: a.b-2"
     assert expected in problems("Indexed")
     assert expected not in problems("NonIndexed")
+
+
+def test_updates_without_a_version_and_of_what_is_not_there() -> None:
+    strategies = {str(resource.gr): resource.strategy for resource in built_in_resources(lambda: None, {})}
+    group = "admissionregistration.k8s.io"
+    for name in (
+        "poddisruptionbudgets.policy",
+        f"mutatingwebhookconfigurations.{group}",
+        f"validatingadmissionpolicies.{group}",
+    ):
+        assert not strategies[name].allow_unconditional_update, name
+    assert strategies["deployments.apps"].allow_unconditional_update
+    created = {name.partition(".")[0] for name in strategies if strategies[name].allow_create_on_update}
+    roles = {"roles", "clusterroles", "rolebindings", "clusterrolebindings"}
+    assert created == {"endpoints", "events", "limitranges", "services", "leases", "runtimeclasses", *roles}
+
+
+def test_a_stateful_set_is_judged_anew_when_it_changes() -> None:
+    spec = {
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate"},
+        "template": {"spec": {}},
+    }
+    strategy = StatefulSetStrategy()
+    texts = told(strategy.validate_update({"spec": {**spec, "replicas": -1}}, {"spec": spec}))
+    assert "spec.replicas: Invalid value: -1: must be greater than or equal to 0" in texts

@@ -22,6 +22,7 @@ from bowsprit.machinery.objects import Obj
 class WebhookStrategy(Strategy):
     """MutatingWebhookConfiguration and ValidatingWebhookConfiguration."""
 
+    allow_unconditional_update = False
     has_generation = True
 
     def default(self, obj: Obj) -> None:
@@ -72,6 +73,8 @@ def default_match(resources: Obj | None) -> None:
 class PolicyStrategy(StatusedStrategy):
     """ValidatingAdmissionPolicy."""
 
+    allow_unconditional_update = False
+
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         if spec.get("failurePolicy") is None:
@@ -88,6 +91,7 @@ class PolicyStrategy(StatusedStrategy):
 class MutatingPolicyStrategy(Strategy):
     """MutatingAdmissionPolicy has no status."""
 
+    allow_unconditional_update = False
     has_generation = True
 
     def default(self, obj: Obj) -> None:
@@ -106,6 +110,7 @@ class MutatingPolicyStrategy(Strategy):
 class PolicyBindingStrategy(Strategy):
     """The bindings of both."""
 
+    allow_unconditional_update = False
     has_generation = True
 
     def default(self, obj: Obj) -> None:

@@ -69,11 +69,12 @@ class StatefulSetStrategy(StatusedStrategy):
         def fixed(spec: Obj) -> Obj:
             return {key: value for key, value in spec.items() if key not in _MUTABLE}
 
+        errors = stateful_set_errors(new)
         if fixed(new["spec"]) == fixed(old["spec"]):
-            return []
+            return errors
         names = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
         detail = f"updates to statefulset spec for fields other than {names} and '{_MUTABLE[-1]}' are forbidden"
-        return [fielderrors.forbidden(path("spec"), detail)]
+        return [*errors, fielderrors.forbidden(path("spec"), detail)]
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return stateful_set_errors(obj)

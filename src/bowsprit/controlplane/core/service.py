@@ -19,6 +19,7 @@ class ServiceStrategy(StatusedStrategy):
     """The main endpoint; services have no generation."""
 
     deletes_to_object = True
+    allow_create_on_update = True
     has_generation = False
     empty_status: ClassVar[Obj] = {"loadBalancer": {}}
 

@@ -19,6 +19,7 @@ from bowsprit.machinery.validation import is_dns1123_label
 class RuntimeClassStrategy(Strategy):
     """The handler cannot change."""
 
+    allow_create_on_update = True
     allow_unconditional_update = False
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:

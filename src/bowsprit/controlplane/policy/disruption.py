@@ -18,6 +18,8 @@ from bowsprit.machinery.validation import is_valid_path_segment_name
 class DisruptionBudgetStrategy(StatusedStrategy):
     """The main endpoint."""
 
+    allow_unconditional_update = False
+
     def validate_name(self, name: str) -> list[str]:
         return is_valid_path_segment_name(name)
 
