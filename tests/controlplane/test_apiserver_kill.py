@@ -131,6 +131,10 @@ async def _follow(session: aiohttp.ClientSession, seen: list[tuple[int, str, str
         return
 
 
+def _written(writers: list[Writer]) -> int:
+    return sum(len(writer.acknowledged) + writer.deleted for writer in writers)
+
+
 def _check(stored: dict[str, Obj], writers: list[Writer]) -> None:
     for writer in writers:
         for name, known in writer.known.items():
@@ -153,14 +157,17 @@ async def test_nothing_acknowledged_is_lost_and_watches_go_on(tmp_path: Path) ->
     await server.start()
     seen: list[tuple[int, str, str]] = []
     rounds = 0
-    while rounds < ROUNDS or sum(len(writer.acknowledged) + writer.deleted for writer in writers) < WRITES:
+    while rounds < ROUNDS or _written(writers) < WRITES:
         async with server.session() as session:
             if not seen:
                 begun = await (await session.get(MAPS)).json()
                 seen.append((int(begun["metadata"]["resourceVersion"]), "", ""))
             tasks = [asyncio.ensure_future(_follow(session, seen))]
             tasks += [asyncio.ensure_future(writer.run(session)) for writer in writers]
-            await asyncio.sleep(rng.uniform(0.05, 1.0))
+            enough = _written(writers) + rng.randrange(20, 300)
+            async with asyncio.timeout(120):
+                while _written(writers) < enough:
+                    await asyncio.sleep(rng.uniform(0.001, 0.01))
             await server.kill()
             await asyncio.gather(*tasks)
         await server.start()
@@ -173,7 +180,7 @@ async def test_nothing_acknowledged_is_lost_and_watches_go_on(tmp_path: Path) ->
             (await (await session.post(MAPS, json={"metadata": {"name": "end"}})).json())["metadata"]["resourceVersion"]
         )
         following = asyncio.ensure_future(_follow(session, seen))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while seen[-1][0] < last:
                 await asyncio.sleep(0.01)
         following.cancel()
@@ -191,8 +198,4 @@ async def test_nothing_acknowledged_is_lost_and_watches_go_on(tmp_path: Path) ->
         if kind != "DELETED"
     }
     assert alive == {item["metadata"]["name"] for item in listed["items"] if item["metadata"]["name"].startswith("w")}
-    written = sum(len(writer.acknowledged) for writer in writers)
-    print(
-        f"{written} creations and updates, {sum(w.deleted for w in writers)} deletions acknowledged in {rounds} rounds"
-    )
-    assert written > 50
+    print(f"{_written(writers)} writes acknowledged in {rounds} rounds")

@@ -197,7 +197,7 @@ class ControllerManager:
             options.leader_elect_renew_deadline,
             options.leader_elect_retry_period,
         )
-        recorder = EventRecorder(self._client, options.identity)
+        recorder = EventRecorder(self._client, "kube-controller-manager")
         await recorder.start()
         self._elector = LeaderElector(
             self._client,
