@@ -63,7 +63,7 @@ def test_switches_need_no_value(capsys, tmp_path):
     ],
 )
 def test_wrong_gates_are_refused(texts, message):
-    with pytest.raises(ValueError, match="[a-z]") as refused:
+    with pytest.raises(ValueError, match=r"[a-z]") as refused:
         parse_gates(texts)
     assert message in str(refused.value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -12,13 +13,17 @@ import aiohttp
 import pytest
 
 from bowsprit.cli.main import main
+from bowsprit.client.config import RestConfig
 from bowsprit.client.resources import EVENTS_V1, NODES, PODS, SERVICE_ACCOUNTS
-from bowsprit.client.rest import PatchType
+from bowsprit.client.rest import PatchType, RestClient
 from bowsprit.cluster.embedded import AsyncCluster
 from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.names import GroupVersionResource
-from bowsprit.scheduler.config import load
+from bowsprit.scheduler.config import default_config, load
+from bowsprit.scheduler.core import SchedulerCore
+from bowsprit.scheduler.driver.watching import Watcher
 from bowsprit.scheduler.process import Scheduler, SchedulerOptions
+from bowsprit.scheduler.registry import registry
 
 CLUSTER_ROLE_BINDINGS = GroupVersionResource("rbac.authorization.k8s.io", "v1", "clusterrolebindings")
 GROUP = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"
@@ -300,3 +305,17 @@ async def test_example_plugins_schedule_on_a_cluster(cluster, monkeypatch):
 
 async def waiting(running, count):
     return len(running.core.cache.assumed) == count
+
+
+async def test_a_server_that_does_not_answer_is_named():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    client = RestClient(RestConfig(server=f"http://127.0.0.1:{port}"))
+    watcher = Watcher(client, SchedulerCore(default_config(), registry(), time.monotonic), lambda: None)
+    try:
+        with pytest.raises(TimeoutError, match=r"no list of namespaces, .*, pods: .*connection refused"):
+            await watcher.start(2.0)
+    finally:
+        await watcher.stop()
+        await client.close()

@@ -68,6 +68,11 @@ class Informer:
         return self._synced.is_set()
 
     @property
+    def problem(self) -> str:
+        """Why there is no copy yet, or no news: the last request's error."""
+        return self._reflector.problem if self._reflector else ""
+
+    @property
     def last_resource_version(self) -> str:
         """The revision that the copy has reached."""
         return self._reflector.resource_version if self._reflector else ""

@@ -95,6 +95,7 @@ class Reflector:
         self._use_watch_list = True
         self._expired = False
         self.resource_version = ""
+        self.problem = ""  # what the last request ended with, while nothing has come since
 
     async def run(self) -> None:
         """Follow the collection; returns only by cancellation."""
@@ -116,9 +117,11 @@ class Reflector:
             except StatusError as exc:
                 if exc.code == 504 and "Too large resource version" in exc.message:
                     self._expired = True  # the server's history is another one (restored or replaced): start anew
+                self.problem = exc.message
                 log.info("%s: %s", self._selection.gvr, exc.message)
                 await asyncio.sleep(self._backoff.next())
             except (ClientError, TimeoutError) as exc:
+                self.problem = str(exc) or type(exc).__name__
                 log.info("%s: %s", self._selection.gvr, exc)
                 await asyncio.sleep(self._backoff.next())
 
@@ -204,6 +207,7 @@ class Reflector:
 
     def _became(self, objects: dict[str, Obj], version: str) -> None:
         self._sink.replaced(objects)
+        self.problem = ""
         self.resource_version = version
         self._expired = False
 

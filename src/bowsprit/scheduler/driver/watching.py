@@ -19,6 +19,8 @@ from bowsprit.scheduler.objects import KINDS
 
 log = logging.getLogger(__name__)
 
+_TELL_AFTER = 5.0
+
 _META = (
     "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "labels",
     "annotations", "ownerReferences",
@@ -162,15 +164,32 @@ class Watcher:
         """Start all informers and wait for their initial lists. Pods come last: their nodes are known then."""
         for informer in self._informers[:-1]:
             informer.start()
-        with _without_collections():
-            await self._sync(timeout)
+        patience = asyncio.get_running_loop().create_task(self._tell_what_is_missing())
+        try:
+            with _without_collections():
+                await self._sync(timeout)
+        finally:
+            patience.cancel()
 
     async def _sync(self, timeout: float) -> None:
-        async with asyncio.timeout(timeout):
-            for informer in self._informers[:-1]:
-                await informer.wait_synced()
-            self.pods.start()
-            await self.pods.wait_synced()
+        try:
+            async with asyncio.timeout(timeout):
+                for informer in self._informers[:-1]:
+                    await informer.wait_synced()
+                self.pods.start()
+                await self.pods.wait_synced()
+        except TimeoutError:
+            raise TimeoutError(self._missing()) from None
+
+    def _missing(self) -> str:
+        late = [informer for informer in self._informers if not informer.has_synced]
+        problem = next((informer.problem for informer in late if informer.problem), "no answer yet")
+        return f"no list of {', '.join(informer.gvr.resource for informer in late)}: {problem}"
+
+    async def _tell_what_is_missing(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_AFTER)
+            log.warning("%s", self._missing())
 
     async def stop(self) -> None:
         await asyncio.gather(*(informer.stop() for informer in self._informers))
