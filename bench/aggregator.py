@@ -29,6 +29,7 @@ from bench import Row
 OBJECTS = 10_000
 ROUNDS, GETS = 40, 50
 LISTS = 7
+PARALLEL, SECONDS = 64, 1.0
 EVENTS = 200
 GROUP, NAMESPACE = "bench.example.com", "default"
 THINGS = f"/apis/{GROUP}/v1/namespaces/{NAMESPACE}/things"
@@ -233,6 +234,30 @@ async def _both(direct: _Way, through: _Way, path: str, rounds: int, count: int)
     return statistics.median(first), statistics.median(second)
 
 
+async def _rate(ways: Sequence[_Way], path: str) -> float:
+    """GETs a second that the connections get done together."""
+    begun, answered = time.perf_counter(), 0
+
+    async def ask_on(way: _Way) -> None:
+        nonlocal answered
+        while time.perf_counter() < begun + SECONDS:
+            await way.ask("GET", path)
+            answered += 1
+
+    await asyncio.gather(*(ask_on(way) for way in ways))
+    return answered / (time.perf_counter() - begun)
+
+
+async def _rates(folder: Path, ports: Sequence[int], path: str, rounds: int) -> list[float]:
+    """Medians of the rates of many connections at a time, to each port in turns."""
+    groups = [[await _connect(folder, port) for _ in range(PARALLEL)] for port in ports]
+    found = [[await _rate(ways, path) for ways in groups] for _ in range(rounds + 1)]
+    for ways in groups:
+        for way in ways:
+            way.writer.close()
+    return [statistics.median(rates) for rates in zip(*found[1:], strict=True)]
+
+
 async def _delays(folder: Path, ports: tuple[int, int], writer: _Way) -> list[float]:
     """How many seconds later each event comes through the aggregator than directly."""
     seen: list[dict[str, float]] = [{}, {}]
@@ -351,6 +376,11 @@ async def _measure(folder: Path, core_port: int, port: int, relay_port: int) -> 
     yield _row("aggregated GET, bare connections", bare, "", "all that is left is servers")
     bare = await _both(direct, through, THINGS, LISTS, 1)
     yield _row(f"aggregated LIST of {OBJECTS}, bare", bare, "", "all that is left is servers")
+    direct_rate, rate = await _rates(folder, (port, core_port), f"{THINGS}/{one}", 5)
+    name = f"aggregated GETs of {PARALLEL} connections"
+    yield Row(
+        name, rate, direct_rate, "/s", direct_rate / rate, "", "bare connections at once; ratio: direct to aggregated"
+    )
     delays = await _delays(folder, (port, core_port), direct)
     middle = statistics.median(delays) * 1e3
     yield Row("aggregated watch event, later by", middle, 0.0, "ms", middle, "<= 5", f"median of {len(delays)}")

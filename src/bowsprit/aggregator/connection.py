@@ -14,7 +14,9 @@ from typing import Protocol, cast
 from bowsprit.aggregator.framing import LARGEST_HEAD, Chunks, Head, MalformedAnswerError, parse_head
 
 IDLE_SECONDS = 90.0  # Go's IdleConnTimeout
-MAX_IDLE = 25  # client-go's MaxIdleConnsPerHost
+MAX_IDLE = (
+    256  # a Go client carries all requests on one HTTP/2 connection; ours need as many as there are clients at a time
+)
 
 
 class BackendError(Exception):

@@ -73,6 +73,7 @@ def _named(name: str, uid: str, groups: tuple[str, ...]) -> list[tuple[str, str]
     return [("X-Remote-User", _clean(name)), *uids, *(("X-Remote-Group", _clean(group)) for group in groups)]
 
 
+@lru_cache(1024)
 def _clean(text: str) -> str:
     return text.translate({10: " ", 13: " ", 0: " "})
 
