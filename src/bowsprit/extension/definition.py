@@ -24,6 +24,7 @@ from bowsprit.machinery.errors import invalid
 from bowsprit.machinery.jsonpath import JSONPath
 from bowsprit.machinery.names import GroupKind, GroupVersionKind
 from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.schema import CustomResourceSchema
 
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
 _METADATA = {"creationTimestamp": "date", "deletionTimestamp": "date", "generation": "integer"}
@@ -183,12 +184,13 @@ def resource_of(declaration: Declaration) -> tuple[Resource, Hooks]:
 def _served(declaration: Declaration, version: Version, hooks: Hooks) -> Version:
     declared = declaration.of_version(version.gvk.version)
     plain = version.schema
+    assert isinstance(plain, CustomResourceSchema)
     schema = KindSchema(
         declared.schema,
-        getattr(plain, "_scale", None),
-        getattr(plain, "selectable", ()),
+        plain.scale,
+        plain.selectable,
         declared.model,
-        hooks,
+        hooks.validation_errors,
         version.gvk,
     )
     hooks.add_schema(schema)
@@ -201,7 +203,7 @@ def _served(declaration: Declaration, version: Version, hooks: Hooks) -> Version
     if there is None or back is None:
         return replace(version, schema=schema)
     hub_gvk = GroupVersionKind(declaration.group, declaration.hub_name, declaration.kind)
-    hub_schema = KindSchema(hub.schema, None, (), hub.model, hooks, hub_gvk)
+    hub_schema = KindSchema(hub.schema, None, (), hub.model, hooks.validation_errors, hub_gvk)
     return replace(
         version,
         schema=schema,

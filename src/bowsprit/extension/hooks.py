@@ -16,7 +16,7 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.extension.declaration import Declaration
 from bowsprit.extension.errors import Invalid, Refusal
 from bowsprit.extension.kind import Kind, parse, render
-from bowsprit.extension.kindschema import KindSchema, field_errors
+from bowsprit.extension.kindschema import KindSchema
 from bowsprit.machinery.errors import internal_error, not_found
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.names import GroupKind, GroupResource
@@ -123,7 +123,7 @@ class Hooks:
         errors: list[FieldError] = []
         for function in functions:
             try:
-                errors += field_errors(function(new, before, REQUEST.get()))
+                errors += _field_errors(function(new, before, REQUEST.get()))
             except Invalid as problem:
                 errors.append(problem.error)
             except Refusal as refusal:
@@ -150,3 +150,13 @@ def replace_changed(obj: Obj, before: Obj, after: Obj) -> None:
                 replace_changed(there, before[key], value)
             else:
                 obj[key] = value
+
+
+def _field_errors(found: Any) -> Iterator[FieldError]:
+    """What a validation function gave: nothing, one problem, or several."""
+    if found is None:
+        return
+    if isinstance(found, FieldError | Invalid):
+        found = [found]
+    for each in found:
+        yield each.error if isinstance(each, Invalid) else each

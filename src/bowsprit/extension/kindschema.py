@@ -7,8 +7,8 @@ only objects that fit their model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,8 +19,8 @@ from bowsprit.machinery.names import GroupVersionKind
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.schema import CustomResourceSchema
 
-if TYPE_CHECKING:
-    from bowsprit.extension.hooks import Hooks
+Judge = Callable[[type[Kind], Kind, Obj | None], list[FieldError]]
+"""The author's validation: the class, the new object, and the old one as it is stored."""
 
 _TYPES = ("_type", "_parsing", "_from_float")
 
@@ -34,13 +34,13 @@ class KindSchema(CustomResourceSchema):
         scale: Obj | None,
         selectable: Sequence[Obj],
         model: type[Kind],
-        hooks: Hooks,
+        judge: Judge,
         gvk: GroupVersionKind,
     ) -> None:
         super().__init__(openapi, scale, selectable)
         self.model = model
         self.gvk = gvk
-        self._hooks = hooks
+        self._judge = judge
 
     def validate(self, obj: Obj, old: Obj | None = None) -> list[FieldError]:
         """All that is wrong, of the first judge that finds anything."""
@@ -51,7 +51,7 @@ class KindSchema(CustomResourceSchema):
             new_model = parse(self.model, obj)
         except ValidationError as failure:
             return model_errors(failure, obj)
-        return self._hooks.validation_errors(self.model, new_model, old)
+        return self._judge(self.model, new_model, old)
 
     def shape_errors(self, obj: Obj) -> list[FieldError]:
         """What keeps an object from being its model."""
@@ -95,15 +95,3 @@ def _error(sort: str, message: str, where: tuple[Path | None, Any]) -> FieldErro
     if sort.endswith(_TYPES):
         return fielderrors.type_invalid(place, shown, message)
     return fielderrors.invalid(place, shown, message)
-
-
-def field_errors(found: Any) -> Iterator[FieldError]:
-    """What a validation function gave: nothing, one problem, or several."""
-    from bowsprit.extension.errors import Invalid
-
-    if found is None:
-        return
-    if isinstance(found, FieldError | Invalid):
-        found = [found]
-    for each in found:
-        yield each.error if isinstance(each, Invalid) else each

@@ -134,7 +134,7 @@ class ExtensionServer:
             options=self._server_options(),
             world=self._world,
         )
-        self.app.bind(self._core, Reader(self.app, server.registry))
+        self.app.bind(self._core, Reader(self.app.declaration, server.registry))
         await self._add_kinds(server)
         self._add_checks(server)
         server.admission = await self._admission(server)

@@ -128,7 +128,7 @@ class CustomResourceSchema:
         self.source = openapi
         self.selectable = tuple(selectable)
         self.schema = Schema(openapi or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-        self._scale = scale or {}
+        self.scale = scale or {}
 
     def decode(self, obj: Obj, tree: Any) -> tuple[Obj, list[str]]:
         """The object pruned and defaulted, its metadata read as ObjectMeta; strict decoding's complaints.
@@ -151,7 +151,7 @@ class CustomResourceSchema:
     def _scale_problems(self, obj: Obj) -> list[FieldError]:
         errors: list[FieldError] = []
         for name in ("specReplicasPath", "statusReplicasPath"):
-            path = self._scale.get(name)
+            path = self.scale.get(name)
             if not path:
                 continue
             found, value, problem = _member_at(obj, path)
