@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
 
 from bowsprit.apiserver import creation, deletion, mutation
 from bowsprit.apiserver.collection import Collection
@@ -16,21 +15,25 @@ from bowsprit.machinery.errors import not_found
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj, deep_copy
 
-if TYPE_CHECKING:
-    from bowsprit.apiserver.registry import Registry
-
 Change = Callable[[Obj], Obj | Awaitable[Obj | None] | None]
 
 
 class LocalClient:
-    """Objects are in the storage version. Every method raises StatusError as the API would answer."""
+    """Objects are in the storage version. Every method raises StatusError as the API would answer.
 
-    def __init__(self, registry: Registry, user: UserInfo = LOOPBACK_USER) -> None:
-        self._registry = registry
+    Args:
+        collection: the collection of a resource, None if it is not served.
+        user: in whose name objects are written.
+    """
+
+    def __init__(
+        self, collection: Callable[[GroupResource], Collection | None], user: UserInfo = LOOPBACK_USER
+    ) -> None:
+        self._collection = collection
         self._user = user
 
     def _find(self, gr: GroupResource) -> tuple[Collection, Version]:
-        collection = self._registry.collection(gr)
+        collection = self._collection(gr)
         if collection is None:
             raise KeyError(str(gr))
         for version in collection.resource.versions:

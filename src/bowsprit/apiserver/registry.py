@@ -145,7 +145,7 @@ class Registry:
 
     def client(self) -> LocalClient:
         """The server's own way to read and write objects."""
-        return LocalClient(self)
+        return LocalClient(self.collection)
 
     def stop(self) -> None:
         for collection in self._collections.values():
