@@ -87,6 +87,13 @@ async def until(condition: Callable[[], bool], what: Callable[[], str], deadline
         await asyncio.sleep(0.001)
 
 
+async def settle() -> None:
+    """Let what was sent arrive and be handled before others act: all peers are on this loop, on loopback."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.002)
+
+
 class GrpcPeer:
     """A scripted gRPC client: an agent or an API server."""
 

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from konnectivity_transcripts import GrpcPeer, TcpPeer, content, insecure_client, load, packet_of, shown, until, wire
+from konnectivity_transcripts import (
+    GrpcPeer,
+    TcpPeer,
+    content,
+    insecure_client,
+    load,
+    packet_of,
+    settle,
+    shown,
+    until,
+    wire,
+)
 
 from bowsprit.konnectivity import goflags
 from bowsprit.konnectivity.server import ProxyServer
@@ -110,7 +121,7 @@ class Replay:
             await peer.connect(self.server.options.uds_name)
         else:
             await self.act_http(name, step)
-        await asyncio.sleep(0.002)
+        await settle()
 
     async def act_http(self, name: str, step: dict[str, Any]) -> None:
         peer = self.peers[name]
@@ -166,11 +177,10 @@ class Replay:
             await self.expect_data(peer, expected.connect_id, expected.data)
             return
         await until(lambda: len(peer.received) > peer.taken, lambda: f"not received: {shown(expected)}")
-        received = peer.received[peer.taken]
-        if received.type != expected.type and (better := BETTER.get((self.scenario["id"], "agent"))):
-            while received.type in better and received.type != expected.type:
-                peer.taken += 1
-                received = peer.received[peer.taken]
+        better = BETTER.get((self.scenario["id"], "agent"), [])
+        while (received := peer.received[peer.taken]).type in better and received.type != expected.type:
+            peer.taken += 1
+            await until(lambda: len(peer.received) > peer.taken, lambda: f"not received: {shown(expected)}")
         if expected.type == PacketType.DIAL_REQ and self.scenario["mode"] == "http-connect":
             self.randoms[expected.random] = expected.random = received.random
         if expected.type == PacketType.CLOSE_RSP:  # connections of one lost agent close in any order
