@@ -193,8 +193,8 @@ async def test_agents_connect_with_a_token(
     assert lease["spec"]["leaseDurationSeconds"] == 30
     assert lease["metadata"]["labels"] == {"k8s-app": "konnectivity-server"}
     assert agent.server_count() == 1
-    text = agent.metrics.registry.render()
-    assert 'lease_lists_total{http_response_code="200",reason=""}' in text
+    listed = 'lease_lists_total{http_response_code="200",reason=""}'
+    await until(lambda: listed in agent.metrics.registry.render(), lambda: "the leases have not been listed")
     await server.stop(force=True)
     assert "konnectivity-proxy-server-server-1" not in fake.leases
 
