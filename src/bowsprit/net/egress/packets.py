@@ -22,7 +22,9 @@ PROBE_HEADER = "bowsprit-probe"  # milliseconds of silence after which an agent 
 PROXY = "/ProxyService/Proxy"
 CONNECT = "/AgentService/Connect"
 # What grpc-go says of a message that is no protobuf; scripts grep for it.
-UNMARSHAL_ERROR = "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data"
+_UNMARSHAL_ERROR = "grpc: failed to unmarshal the received message: "
+_BAD_WIRE_FORMAT = "proto: cannot parse invalid wire-format data"
+_BAD_TEXT = "string field contains invalid UTF-8"
 
 
 class PacketType(IntEnum):
@@ -139,7 +141,8 @@ def decode(raw: bytes) -> Packet:
     try:
         message.ParseFromString(raw)
     except DecodeError as exc:
-        raise MalformedPacketError(UNMARSHAL_ERROR) from exc
+        fault = _BAD_TEXT if "UTF-8" in str(exc) else _BAD_WIRE_FORMAT
+        raise MalformedPacketError(_UNMARSHAL_ERROR + fault) from exc
     kind: int = message.type
     packet = Packet(kind, raw=raw)
     name = _PAYLOAD.get(kind)

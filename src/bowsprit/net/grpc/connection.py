@@ -31,9 +31,11 @@ from h2.events import (
 from h2.settings import SettingCodes, Settings
 
 from bowsprit.net.grpc import metadata as md
+from bowsprit.net.grpc import request
 from bowsprit.net.grpc.limits import KIB, Budget, Options
 from bowsprit.net.grpc.metadata import Metadata
 from bowsprit.net.grpc.pings import PingPolice
+from bowsprit.net.grpc.request import MalformedRequestError, RefusedRequestError
 from bowsprit.net.grpc.status import Status, StatusCode, status_of_http, status_of_reset
 from bowsprit.net.grpc.stream import Part, Stream, StreamHandler
 
@@ -54,7 +56,7 @@ class ConnectionHandler(Protocol):
     """What the driver does for a connection."""
 
     def stream_opened(self, stream: Stream, headers: Metadata) -> StreamHandler | None:
-        """Server: a call begins; None refuses it with UNIMPLEMENTED."""
+        """Server: a call begins; None if it has been refused."""
 
     def wants_flush(self) -> None:
         """There is output to write."""
@@ -196,7 +198,7 @@ class Connection:
             self.send_headers(stream, trailers, end_stream=True)
         else:
             stream.headers_sent = True
-            block = [(":status", "200"), ("content-type", "application/grpc"), *trailers]
+            block = [(":status", str(stream.http_status or 200)), ("content-type", stream.content_type), *trailers]
             self.send_headers(stream, block, end_stream=True)
         if not self.client:
             if not stream.remote_ended:  # the client need not send the rest (RFC 9113 8.1)
@@ -462,24 +464,19 @@ class Connection:
         self._highest_peer_stream = max(self._highest_peer_stream, stream_id)
         stream = Stream(self, stream_id, _Refused(), self._initial_send_window)
         self.streams[stream_id] = stream
-        content_type = "".join(md.values(headers, "content-type")[:1])
-        if "".join(md.values(headers, ":method")) != "POST" or not content_type.startswith("application/grpc"):
-            self.send_headers(stream, [(":status", "415"), ("content-length", "0")], end_stream=True)
-            stream.close(Status(StatusCode.INTERNAL, f"invalid gRPC request content-type {content_type!r}"))
-            return
         try:
-            timeouts = md.values(headers, "grpc-timeout")
-            stream.timeout = md.decode_timeout(timeouts[0]) if timeouts else None
-        except ValueError as exc:
-            stream.finish(Status(StatusCode.INTERNAL, str(exc)))
+            call = request.read(headers)
+        except MalformedRequestError as exc:
+            stream.reset(ErrorCodes.PROTOCOL_ERROR, Status(StatusCode.INTERNAL, f"malformed request: {exc}"))
             return
+        except RefusedRequestError as exc:
+            stream.http_status = exc.http_status
+            stream.finish(exc.status)
+            return
+        stream.content_type, stream.timeout = call.content_type, call.timeout
         handler = self._handler.stream_opened(stream, headers)
         if handler is not None:
             stream.handler = handler
-        elif not stream.closed:
-            path = "".join(md.values(headers, ":path"))
-            service, _, method = path.lstrip("/").rpartition("/")
-            stream.finish(Status(StatusCode.UNIMPLEMENTED, f"unknown service {service} (method {method})"))
 
     def _response(self, event: ResponseReceived) -> None:
         stream = self.streams.get(event.stream_id or 0)
@@ -549,7 +546,9 @@ class _Refused:
 
 
 def _h2_connection(options: Options, client: bool) -> H2Connection:
-    connection = H2Connection(H2Configuration(client_side=client, header_encoding="utf-8"))
+    connection = H2Connection(
+        H2Configuration(client_side=client, header_encoding=None, validate_inbound_headers=client)
+    )
     values = {
         SettingCodes.INITIAL_WINDOW_SIZE: options.stream_window,
         SettingCodes.MAX_FRAME_SIZE: options.max_frame,
@@ -565,4 +564,4 @@ def _h2_connection(options: Options, client: bool) -> H2Connection:
 
 
 def _text(headers: object) -> list[tuple[str, str]]:
-    return [(str(name), str(value)) for name, value in headers or ()]  # type: ignore[attr-defined]
+    return [(name.decode("utf-8", "replace"), value.decode("utf-8", "replace")) for name, value in headers or ()]  # type: ignore[attr-defined]

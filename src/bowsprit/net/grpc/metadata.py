@@ -62,9 +62,13 @@ def encode_timeout(seconds: float) -> str:
 
 
 def decode_timeout(text: str) -> float:
-    """Seconds; raises ValueError for anything else than 1-8 digits and a unit."""
-    if not re.fullmatch(r"[0-9]{1,8}[HMSmun]", text):
-        raise ValueError(f"malformed grpc-timeout {text!r}")
+    """Seconds; raises ValueError, in grpc-go's words, for anything else than 1-8 digits and a unit."""
+    if not 2 <= len(text) <= 9:
+        raise ValueError(f'transport: timeout string is too {"short" if len(text) < 2 else "long"}: "{text}"')
+    if text[-1] not in _UNITS:
+        raise ValueError(f'transport: timeout unit is not recognized: "{text}"')
+    if not re.fullmatch(r"[0-9]+", text[:-1]):
+        raise ValueError(f'strconv.ParseUint: parsing "{text[:-1]}": invalid syntax')
     return int(text[:-1]) * _UNITS[text[-1]]
 
 
@@ -82,7 +86,4 @@ def status_of_trailers(trailers: Metadata) -> Status | None:
 
 def trailers_of_status(status: Status, extra: Metadata = ()) -> list[tuple[str, str]]:
     """The trailer block of a status."""
-    block = [("grpc-status", str(int(status.code)))]
-    if status.message:
-        block.append(("grpc-message", encode_message(status.message)))
-    return [*block, *extra]
+    return [("grpc-status", str(int(status.code))), ("grpc-message", encode_message(status.message)), *extra]

@@ -11,6 +11,7 @@ from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.call import Call
 from bowsprit.net.grpc.limits import Options
 from bowsprit.net.grpc.metadata import Metadata
+from bowsprit.net.grpc.request import unserved
 from bowsprit.net.grpc.status import GrpcError, Status, StatusCode
 from bowsprit.net.grpc.stream import Stream, StreamHandler
 from bowsprit.net.grpc.transport import GrpcProtocol
@@ -60,8 +61,12 @@ class Server:
         self.protocols.discard(protocol)
 
     def _open(self, protocol: GrpcProtocol, stream: Stream, headers: Metadata) -> StreamHandler | None:
-        factory = self._handlers.get("".join(md.values(headers, ":path")))
-        return None if factory is None else factory(protocol, stream, headers)
+        path = "".join(md.values(headers, ":path"))
+        factory = self._handlers.get(path)
+        if factory is None:
+            stream.finish(unserved(path, self._handlers))
+            return None
+        return factory(protocol, stream, headers)
 
     def drain(self) -> None:
         """Stop listening and tell clients to open no more calls (GOAWAY)."""

@@ -15,6 +15,7 @@ from h2.errors import ErrorCodes
 
 from bowsprit.net.grpc.limits import Options
 from bowsprit.net.grpc.metadata import Metadata, trailers_of_status
+from bowsprit.net.grpc.request import CONTENT_TYPE
 from bowsprit.net.grpc.status import OK, Status, StatusCode
 
 _PREFIX = 5
@@ -78,9 +79,9 @@ class Stream:
     """A call. Made by its connection."""
 
     __slots__ = (
-        "_connection", "_early", "_ending", "_have", "_need", "_out", "_out_bytes", "_parts", "_prefix", "_unacknowledged", "closed",
-        "handler", "headers", "headers_sent", "http_status", "local_ended", "receive_window", "remote_ended",
-        "send_window", "stream_id", "timeout",
+        "_compressed", "_connection", "_early", "_ending", "_have", "_need", "_out", "_out_bytes", "_parts",
+        "_prefix", "_unacknowledged", "closed", "content_type", "handler", "headers", "headers_sent", "http_status",
+        "local_ended", "receive_window", "remote_ended", "send_window", "stream_id", "timeout",
     )  # fmt: skip
 
     def __init__(self, connection: StreamOwner, stream_id: int, handler: StreamHandler, send_window: int) -> None:
@@ -88,6 +89,7 @@ class Stream:
         self.stream_id = stream_id
         self.handler = handler
         self.headers: Metadata = ()
+        self.content_type = CONTENT_TYPE  # server: of the answer
         self.timeout: float | None = None
         self.http_status = 0
         self.headers_sent = False
@@ -102,6 +104,7 @@ class Stream:
         self._out_bytes = 0
         self._ending: list[tuple[str, str]] | None = None  # trailers (or [] for a client's end) behind the backlog
         self._prefix = b""
+        self._compressed = 0
         self._need = -1
         self._have = 0
         self._parts: list[bytes] = []
@@ -118,7 +121,7 @@ class Stream:
         if self.closed or self.headers_sent:
             return
         self.headers_sent = True
-        self._connection.send_headers(self, [(":status", "200"), ("content-type", "application/grpc"), *metadata])
+        self._connection.send_headers(self, [(":status", "200"), ("content-type", self.content_type), *metadata])
 
     def send(self, parts: Sequence[Part]) -> None:
         """One message, given in parts; they are copied before the call returns. Ignored once the stream is closed."""
@@ -211,11 +214,8 @@ class Stream:
                 position += wanted
                 if len(self._prefix) < _PREFIX:
                     return
-                compressed, size = self._prefix[0], int.from_bytes(self._prefix[1:], "big")
+                self._compressed, size = self._prefix[0], int.from_bytes(self._prefix[1:], "big")
                 self._prefix = b""
-                if compressed:
-                    self._refuse(StatusCode.UNIMPLEMENTED, "grpc: compressed messages are not supported")
-                    return
                 if size > self._connection.options.max_message:
                     limit = self._connection.options.max_message
                     text = f"grpc: received message larger than max ({size} vs. {limit})"
@@ -232,6 +232,12 @@ class Stream:
                     self._early += take
                     self._grant(take)
                 return
+            if self._compressed == 1:
+                self._refuse(StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding")
+                return
+            if self._compressed:
+                self._refuse(StatusCode.INTERNAL, f"grpc: received unexpected payload format {self._compressed}")
+                return
             message = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._parts.clear()
             self._need = -1
@@ -239,8 +245,8 @@ class Stream:
 
     @property
     def mid_message(self) -> bool:
-        """Whether the peer has sent a part of a message only."""
-        return self._need >= 0 or bool(self._prefix)
+        """Whether the peer has begun a message that is not whole."""
+        return self._need >= 0
 
     def _refuse(self, code: StatusCode, message: str) -> None:
         self._connection.refuse(self, Status(code, message))

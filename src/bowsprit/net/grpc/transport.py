@@ -144,11 +144,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
 
         def expire() -> None:
             self._timers.pop(stream.stream_id, None)
-            status = Status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded")
-            if self._client:
-                stream.reset(ErrorCodes.CANCEL, status)
-            else:
-                stream.finish(status)
+            stream.reset(ErrorCodes.CANCEL, Status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded"))
 
         self._timers[stream.stream_id] = self._loop.call_later(seconds, expire)
 
