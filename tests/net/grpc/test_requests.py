@@ -9,12 +9,12 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamReset
 
-from bowsprit.net.grpc import request
+from bowsprit.net.grpc import metadata, request
 from bowsprit.net.grpc.connection import Connection
 from bowsprit.net.grpc.limits import Options
 from bowsprit.net.grpc.metadata import Metadata
 from bowsprit.net.grpc.request import MalformedRequestError, RefusedRequestError
-from bowsprit.net.grpc.status import Status
+from bowsprit.net.grpc.status import GrpcError, Status, StatusCode
 from bowsprit.net.grpc.stream import Stream, StreamHandler
 
 GOOD = {":method": "POST", ":scheme": "http", ":path": "/t/E", ":authority": "x", "content-type": "application/grpc"}
@@ -101,6 +101,24 @@ def test_the_content_type_comes_back(given: str, answered: str) -> None:
 )
 def test_what_nobody_serves_is_named(path: str, text: str) -> None:
     assert request.unserved(path, {"/t/E"}).message == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        (
+            "authorization",
+            "Bearer a\nb",
+            'header key "authorization" contains value with non-printable ASCII characters',
+        ),
+        ("agentid", "ü", 'header key "agentid" contains value with non-printable ASCII characters'),
+        ("grpc-x", "a", 'header key "grpc-x" is not allowed'),
+    ],
+)
+def test_metadata_that_cannot_be_sent_is_refused(name: str, value: str, text: str) -> None:
+    with pytest.raises(GrpcError) as raised:
+        metadata.check([(name, value)])
+    assert (raised.value.code, raised.value.message) == (StatusCode.INTERNAL, text)
 
 
 class Served:

@@ -115,7 +115,10 @@ class Channel:
     def open(
         self, path: str, handler: StreamHandler, *, metadata: Metadata = (), timeout: float | None = None
     ) -> Stream:
-        """Begin a call with a callback handler. Raises GrpcError UNAVAILABLE when the connection takes no more."""
+        """Begin a call with a callback handler.
+
+        Raises GrpcError: UNAVAILABLE when the connection takes no more, INTERNAL for metadata that cannot be sent.
+        """
         md.check(metadata)
         headers = [("user-agent", USER_AGENT), *metadata]
         if timeout is not None:

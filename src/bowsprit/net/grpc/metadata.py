@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from bowsprit.net.grpc.status import Status, StatusCode
+from bowsprit.net.grpc.status import GrpcError, Status, StatusCode
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -21,12 +21,13 @@ def values(metadata: Iterable[tuple[str, str]], key: str) -> list[str]:
 
 
 def check(metadata: Metadata) -> None:
-    """Refuse what cannot travel in a header; raises ValueError."""
+    """Refuse what cannot travel in a header: raises GrpcError INTERNAL, as grpc-go does."""
     for key, value in metadata:
         if not _KEY.fullmatch(key) or key.startswith("grpc-"):
-            raise ValueError(f"metadata key {key!r} is not allowed")
+            raise GrpcError(StatusCode.INTERNAL, f'header key "{key}" is not allowed')
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"metadata value of {key!r} holds characters outside printable ASCII")
+            text = f'header key "{key}" contains value with non-printable ASCII characters'
+            raise GrpcError(StatusCode.INTERNAL, text)
 
 
 def application(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
