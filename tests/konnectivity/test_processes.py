@@ -204,3 +204,18 @@ def test_credentials_are_written_for_the_owner_only(tmp_path: Path) -> None:
     result = CliRunner().invoke(konnectivity, ["manifests", "--server-conf", str(target)])
     assert isinstance(result.exception, CommandError)
     assert result.exception.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["status", "--address", "127.0.0.1:99999"], "InvalidAddress"),
+        (["status", "--address", "http://127.0.0.1:8095"], "InvalidAddress"),
+        (["status", "--address", "8095"], "InvalidAddress"),
+        (["manifests", "--server-host", ""], "MissingHost"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments: list[str], reason: str) -> None:
+    result = CliRunner().invoke(konnectivity, arguments)
+    assert isinstance(result.exception, CommandError)
+    assert (result.exception.reason, result.exception.exit_code, result.stdout) == (reason, 2, "")

@@ -83,6 +83,9 @@ def manifests(
     from bowsprit.konnectivity import manifests as objects
     from bowsprit.pki.errors import PKIError
 
+    if not server_host:
+        hint = "agents connect to it: a host name or an address"
+        raise CommandError("--server-host is empty", reason="MissingHost", hint=hint, exit_code=2)
     if server_conf:
         if not ca_cert or not ca_key:
             hint = "pass the cluster CA with --ca-cert and --ca-key"
@@ -115,6 +118,10 @@ def status(address: str, output: str) -> None:
 
 
 def _fetch(address: str) -> dict[str, Any]:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        hint = "host:port, for example 127.0.0.1:8095"
+        raise CommandError(f"{address!r} is no address", reason="InvalidAddress", hint=hint, exit_code=2)
     hint = "start it with `bowsprit konnectivity server`, or pass its admin address with --address"
     try:
         with urllib.request.urlopen(f"http://{address}/status", timeout=5) as answer:

@@ -85,3 +85,7 @@ def test_other_kinds_versions_and_missing_files_are_refused(tmp_path: Path) -> N
         parse(HEAD.replace("v1beta1", "v1").encode())
     with pytest.raises(EgressConfigError, match=r"unable to read egress selector configuration .*no such file"):
         read(tmp_path / "absent")
+    file = tmp_path / "egress.yaml"
+    file.write_text("kind: Pod")
+    with pytest.raises(EgressConfigError, match=r'egress\.yaml: invalid service configuration object "Pod"'):
+        read(file)

@@ -38,7 +38,7 @@ _SHAPE = {"apiVersion": str, "kind": str, "egressSelections": [_SELECTION]}
 
 
 class EgressConfigError(Exception):
-    """The file cannot be used; the message is upstream's."""
+    """The configuration cannot be used; the message is upstream's, behind the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,10 @@ def read(file: Path | str) -> dict[str, Connection]:
         raise EgressConfigError(f'unable to read egress selector configuration from "{file}" [{reason}]') from exc
     if len(data) > _MAX_BYTES:
         raise EgressConfigError(f"egress selector configuration {file} is larger than {_MAX_BYTES} bytes")
-    return parse(data)
+    try:
+        return parse(data)
+    except EgressConfigError as exc:
+        raise EgressConfigError(f"{file}: {exc}") from exc
 
 
 def parse(data: bytes) -> dict[str, Connection]:
