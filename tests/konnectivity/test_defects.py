@@ -279,6 +279,8 @@ async def test_11_a_client_that_leaves_while_dialling_leaks_no_connection(start_
     await until(lambda: len(agent.received) == 1, lambda: "no DIAL_REQ")
     writer.close()
     await writer.wait_closed()
+    await until(lambda: not server.router.dials, lambda: "the dial is kept")
+    await until(lambda: "server_http_connections 0" in server.metrics.registry.render(), lambda: "the client is kept")
     agent.send(Packet(PacketType.DIAL_RSP, connect_id=7, random=agent.received[0].random).encode())
     await until(lambda: PacketType.CLOSE_REQ in [packet.type for packet in agent.received], lambda: "leaked")
     agent.close()

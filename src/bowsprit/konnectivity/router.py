@@ -207,9 +207,9 @@ class Router:
         frontend.stopped = True
         for dial in list(frontend.dials):
             self._forget_dial(dial)
-            if frontend.tunnel:
+            if frontend.tunnel:  # the agent's answer will be answered with CLOSE_REQ
                 self._observer.dial_failed(DialFailure.FRONTEND_CLOSE)
-            if dial.backend.alive:
+            else:
                 self._uplink.send(dial.backend, Packet(PacketType.DIAL_CLS, random=dial.random))
         for link in list(frontend.links.values()):
             self._unwatch(link)

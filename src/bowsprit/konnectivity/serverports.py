@@ -242,7 +242,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
             return False
         if not self.half_close:
             return False
-        if self._established:
+        if self._established or self._peer_gone():
             self._end_of_input()
         return True
 
