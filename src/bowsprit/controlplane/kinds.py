@@ -259,9 +259,12 @@ def _admission() -> dict[GroupResource, Behaviour]:
 
 def _resource_allocation() -> dict[GroupResource, Behaviour]:
     group = "resource.k8s.io"
+    claim = claims.ClaimStrategy()
     return {
-        GroupResource(group, "deviceclasses"): Behaviour(claims.GenerationStrategy(), cells=claims.class_cells),
-        **_with_status(group, "resourceclaims", claims.ClaimStrategy(), claims.claim_cells, RESET_METADATA),
+        GroupResource(group, "deviceclasses"): Behaviour(claims.ClassStrategy(), cells=claims.class_cells),
+        GroupResource(group, "resourceclaims"): Behaviour(
+            claim, claims.ClaimStatusStrategy(claim), cells=claims.claim_cells
+        ),
         GroupResource(group, "resourceclaimtemplates"): Behaviour(
             claims.ClaimTemplateStrategy(), cells=claims.class_cells
         ),

@@ -19,6 +19,22 @@ def label_errors(labels: Obj | None, where: Path) -> list[FieldError]:
     return errors
 
 
+def template_metadata_errors(metadata: Obj, where: Path) -> list[FieldError]:
+    """The metadata of objects that are made from a template: only labels and annotations may be given."""
+    errors: list[FieldError] = []
+    for key in metadata.get("annotations") or {}:
+        errors += [
+            fielderrors.invalid(where.child("annotations"), key, text) for text in is_qualified_name(key.lower())
+        ]
+    errors += label_errors(metadata.get("labels"), where.child("labels"))
+    for field, value in metadata.items():
+        given = value not in (None, "") and (field, value) != ("generation", 0)
+        if given and field not in ("annotations", "labels"):
+            shown = "uID" if field == "uid" else field  # upstream makes the names from Go's
+            errors.append(fielderrors.forbidden(where.child(shown), "cannot be set"))
+    return errors
+
+
 def selector_errors(selector: Obj | None, where: Path, *, allow_invalid_values: bool = False) -> list[FieldError]:
     """A metav1.LabelSelector."""
     if selector is None:

@@ -225,6 +225,8 @@ def compile_in(environment_: Any, expression: str) -> Any:
         return environment_.compile(expression)
     except Exception as error:  # the library raises RuntimeError
         text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
+        if not expression:
+            text = text.replace("<input>:1:1:", "<input>:1:0:").partition("\n")[0]
         text = re.sub(r"(undefined field '[^']*') not found in struct '[^']*'", r"\1", text)
         text = _SELECTION.sub(r"type '\1' does not support field selection", text)
         text = _UNDECLARED.sub(_undeclared, text)

@@ -40,12 +40,15 @@ _COMPARED_NUMBERS = re.compile(rf"found no matching overload for '_[<>]=?_' appl
 
 
 class RuleTypes:
-    """Checks the rules of one schema."""
+    """Checks the expressions over values of one schema."""
 
-    def __init__(self, schema: Obj, *, root: bool) -> None:
-        """`root`: of a whole object, which has apiVersion, kind and the names of its metadata."""
+    def __init__(self, schema: Obj, *, root: bool = False, variables: tuple[str, ...] = ("self", "oldSelf")) -> None:
+        """Args:
+        root: whether they are whole objects, which have apiVersion, kind and the names of their metadata.
+        variables: what expressions call such values.
+        """
         types = _SchemaTypes({**schema, "x-kubernetes-embedded-resource": True} if root else schema)
-        self._environment = cel.environment({"self": types.own, "oldSelf": types.own}, types.pool)
+        self._environment = cel.environment(dict.fromkeys(variables, types.own), types.pool)
 
     def result(self, expression: str) -> str:
         """The declared type of an expression's value: BOOL, STRING, DYN… Raises CelError."""

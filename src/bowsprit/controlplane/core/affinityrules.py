@@ -6,7 +6,12 @@ from bowsprit.controlplane.labelrules import name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_dns1123_label, is_qualified_name, is_valid_label_value
+from bowsprit.machinery.validation import (
+    is_dns1123_label,
+    is_dns1123_subdomain,
+    is_qualified_name,
+    is_valid_label_value,
+)
 
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -35,7 +40,7 @@ def _node_affinity(affinity: Obj, where: Path) -> list[FieldError]:
     for index, term in enumerate(affinity.get(_PREFERRED) or ()):
         place = where.child(_PREFERRED).index(index)
         errors += _weight(term.get("weight", 0), place.child("weight"))
-        errors += _node_term(term.get("preference") or {}, place.child("preference"))
+        errors += _node_term(term.get("preference") or {}, place.child("preference"), any_value=True)
     return errors
 
 
@@ -48,10 +53,15 @@ def node_selector_errors(selector: Obj, where: Path) -> list[FieldError]:
     return [error for index, term in enumerate(terms) for error in _node_term(term, place.index(index))]
 
 
-def _node_term(term: Obj, where: Path) -> list[FieldError]:
+def _node_term(term: Obj, where: Path, *, any_value: bool = False) -> list[FieldError]:
+    """`any_value`: values need not be label values (in preferences, where they never were judged)."""
     errors: list[FieldError] = []
     for index, requirement in enumerate(term.get("matchExpressions") or ()):
-        errors += _node_requirement(requirement, where.child("matchExpressions").index(index))
+        place = where.child("matchExpressions").index(index)
+        errors += _node_requirement(requirement, place)
+        if not any_value:
+            for position, value in enumerate(requirement.get("values") or ()):
+                errors += name_errors(value, place.child("values").index(position), is_valid_label_value)
     for index, requirement in enumerate(term.get("matchFields") or ()):
         place = where.child("matchFields").index(index)
         values = requirement.get("values") or []
@@ -69,6 +79,9 @@ def _node_term(term: Obj, where: Path) -> list[FieldError]:
             errors.append(
                 fielderrors.invalid(place.child("key"), requirement.get("key", ""), "not a valid field selector key")
             )
+        else:
+            for position, value in enumerate(values):
+                errors += name_errors(value, place.child("values").index(position), is_dns1123_subdomain)
     return errors
 
 

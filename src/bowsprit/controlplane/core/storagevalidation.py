@@ -7,12 +7,12 @@ import posixpath
 from bowsprit.controlplane.core.affinityrules import node_selector_errors
 from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
 from bowsprit.controlplane.countrules import one_of
-from bowsprit.controlplane.labelrules import label_errors, name_errors, selector_errors
+from bowsprit.controlplane.labelrules import name_errors, selector_errors, template_metadata_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.quantity import Quantity
-from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain, is_qualified_name
+from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
 
 _MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 _RECLAIM = ["Delete", "Recycle", "Retain"]
@@ -219,16 +219,7 @@ def claim_errors(obj: Obj) -> list[FieldError]:
 
 def claim_template_errors(template: Obj, where: Path) -> list[FieldError]:
     """A claim that is made for a pod: of its metadata only labels and annotations may be given."""
-    metadata, place = template.get("metadata") or {}, where.child("metadata")
-    errors: list[FieldError] = []
-    for key in metadata.get("annotations") or {}:
-        errors += [
-            fielderrors.invalid(place.child("annotations"), key, text) for text in is_qualified_name(key.lower())
-        ]
-    errors += label_errors(metadata.get("labels"), place.child("labels"))
-    for field, value in metadata.items():
-        if field not in ("annotations", "labels") and value:
-            errors.append(fielderrors.forbidden(place.child(field), "cannot be set"))
+    errors = template_metadata_errors(template.get("metadata") or {}, where.child("metadata"))
     return errors + claim_spec_errors(template.get("spec") or {}, where.child("spec"))
 
 

@@ -9,14 +9,17 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
-from bowsprit.controlplane.resource.validation import claim_errors, claim_template_errors
-from bowsprit.controlplane.statused import StatusedStrategy
+from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
+from bowsprit.controlplane.resource.slicerules import slice_errors
+from bowsprit.controlplane.resource.statusrules import claim_status_errors
+from bowsprit.controlplane.statused import RESET_METADATA, StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
 
 
 def default_devices(spec: Obj) -> None:
-    """Allocation mode and count of requests."""
+    """Allocation mode and count of requests, operators of tolerations."""
     for request in (spec.get("devices") or {}).get("requests") or ():
         for part in [request.get("exactly"), *(request.get("firstAvailable") or ())]:
             if part is None:
@@ -24,6 +27,12 @@ def default_devices(spec: Obj) -> None:
             part["allocationMode"] = part.get("allocationMode") or "ExactCount"
             if part["allocationMode"] == "ExactCount" and not part.get("count"):
                 part["count"] = 1
+            _default_tolerations(part)
+
+
+def _default_tolerations(holder: Obj) -> None:
+    for toleration in holder.get("tolerations") or ():
+        toleration["operator"] = toleration.get("operator") or "Equal"
 
 
 class ClaimStrategy(StatusedStrategy):
@@ -34,12 +43,44 @@ class ClaimStrategy(StatusedStrategy):
 
     def default(self, obj: Obj) -> None:
         default_devices(obj.setdefault("spec", {}))
+        allocation = (obj.get("status") or {}).get("allocation") or {}
+        for result in (allocation.get("devices") or {}).get("results") or ():
+            _default_tolerations(result)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return immutable_field(new.get("spec"), old.get("spec"), path("spec"))
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return claim_errors(obj)
+
+
+class ClaimStatusStrategy(StatusStrategy):
+    """The status of a ResourceClaim; what drivers say of devices goes with the allocation."""
+
+    has_generation = False
+
+    def __init__(self, main: ClaimStrategy) -> None:
+        super().__init__(main, RESET_METADATA)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        super().prepare_for_update(new, old, ctx)
+        status = new.get("status") or {}
+        gone = _allocated(old.get("status") or {}) - _allocated(status)
+        if gone and status.get("devices"):
+            status["devices"] = [device for device in status["devices"] if _place(device) not in gone]
+            if not status["devices"]:
+                del status["devices"]
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return claim_status_errors(new, old)
+
+
+def _allocated(status: Obj) -> set[tuple[Any, ...]]:
+    return {_place(result) for result in ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()}
+
+
+def _place(device: Obj) -> tuple[Any, ...]:
+    return tuple(device.get(field) for field in ("driver", "pool", "device", "shareID"))
 
 
 class ClaimTemplateStrategy(Strategy):
@@ -64,14 +105,36 @@ class GenerationStrategy(Strategy):
     has_generation = True
 
 
+class ClassStrategy(GenerationStrategy):
+    """DeviceClass."""
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return class_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return class_errors(new)
+
+
 class SliceStrategy(GenerationStrategy):
     """ResourceSlice: selectable by where the devices are and who drives them. Taints tell since when they are there."""
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
-        _date_taints(obj, ctx)
+        _prepare_devices(obj, ctx)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
-        _date_taints(new, ctx)
+        _prepare_devices(new, ctx)
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        return slice_errors(obj)
+
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return slice_errors(new, old)
+
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        driver = obj["spec"].get("driver") or ""
+        if driver == driver.lower():
+            return []
+        return [f"spec.driver: driver names should be lowercase; {quote(driver)} contains uppercase characters"]
 
     field_refusal = "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: {field}"
 
@@ -83,8 +146,18 @@ class SliceStrategy(GenerationStrategy):
         return {"spec.nodeName": spec.get("nodeName") or "", "spec.driver": spec.get("driver") or ""}
 
 
-def _date_taints(obj: Obj, ctx: RequestContext) -> None:
+# Fields of features that are off unless they are asked for.
+_NOT_YET = ("nodeAllocatableResourceMappings",)
+_NOT_YET_IN_ATTRIBUTES = ("bools", "ints", "strings", "versions")
+
+
+def _prepare_devices(obj: Obj, ctx: RequestContext) -> None:
     for device in obj["spec"].get("devices") or ():
+        for field in _NOT_YET:
+            device.pop(field, None)
+        for attribute in (device.get("attributes") or {}).values():
+            for field in _NOT_YET_IN_ATTRIBUTES:
+                attribute.pop(field, None)
         for taint in device.get("taints") or ():
             if taint.get("timeAdded") is None:
                 taint["timeAdded"] = ctx.timestamp
