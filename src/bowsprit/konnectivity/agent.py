@@ -21,6 +21,7 @@ from bowsprit.konnectivity.agentports import ServerStream, connect
 from bowsprit.konnectivity.certificates import CertificateError
 from bowsprit.konnectivity.leases import LeaseCounter
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
+from bowsprit.konnectivity.negotiation import peer_window
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.serveroptions import OptionsError
@@ -45,7 +46,6 @@ _DRAIN_IDLE = 8.0  # servers may still send dials that were on their way, or hav
 _POLL = 0.1
 _PROBE_TIMEOUT = 4.0
 _ATTEMPTS, _NEXT_ATTEMPT = 10, 2.0
-_MAX_WINDOW = 64 * MIB
 
 
 class AgentError(Exception):
@@ -97,16 +97,13 @@ class ServerConnection:
         """Serve the server's packets, those that came right behind its headers first."""
         stream, headers = self._stream, self.headers.result()
         assert stream is not None
-        announced = md.values(headers, WINDOW_HEADER)
-        window = int(announced[0]) if len(announced) == 1 and announced[0].isdigit() and len(announced[0]) < 11 else 0
+        window = peer_window(headers)
         port = self._port = ServerStream(stream)
-        port.extended = window > 0
+        port.extended = window is not None
         if port.extended:
             self._channel.protocol.probe(self._agent.options.probe_interval / _NANO, _PROBE_TIMEOUT)
         loop = asyncio.get_running_loop()
-        self.tunnel = Tunnel(
-            port, self._dial, loop.call_later, peer_window=min(window, _MAX_WINDOW) if window else None
-        )
+        self.tunnel = Tunnel(port, self._dial, loop.call_later, peer_window=window)
         early, self._early = self._early, []
         for message in early:
             self.message_received(stream, message)

@@ -23,6 +23,7 @@ from bowsprit.konnectivity.certificates import CertificateError, server_context
 from bowsprit.konnectivity.leases import LeaseController
 from bowsprit.konnectivity.links import Backend
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
+from bowsprit.konnectivity.negotiation import peer_window, probe_interval
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.router import FROM_AGENT, FROM_CLIENT, Router
@@ -30,7 +31,7 @@ from bowsprit.konnectivity.servermetrics import ServerMetrics
 from bowsprit.konnectivity.serveroptions import MODE_GRPC, OptionsError, ServerOptions
 from bowsprit.konnectivity.serverports import AgentStream, GrpcFrontend, HttpFrontend
 from bowsprit.konnectivity.tokens import TokenAuthenticator, TokenRejectedError
-from bowsprit.net.egress.packets import CONNECT, PROBE_HEADER, PROXY, WINDOW_HEADER
+from bowsprit.net.egress.packets import CONNECT, PROXY, WINDOW_HEADER
 from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.limits import MIB, Options
 from bowsprit.net.grpc.metadata import Metadata
@@ -45,7 +46,6 @@ T = TypeVar("T")
 _NANO = 1e9
 _BACKLOG = 1024
 _HANDSHAKE_TIMEOUT = 30.0
-_MAX_WINDOW = 64 * MIB
 _AGENT_STREAM_WINDOW = 8 * MIB
 _POLL = 0.02
 _PROBE_TIMEOUT = 5.0  # an agent of ours that does not answer for so long is gone: the network may have lost it silently
@@ -332,7 +332,7 @@ class ProxyServer:
         window = peer_window(headers)
         if window is not None:
             answer.append((WINDOW_HEADER, str(self.router.window)))
-            protocol.probe(2 * _probe_interval(headers), _PROBE_TIMEOUT)
+            protocol.probe(2 * probe_interval(headers), _PROBE_TIMEOUT)
         stream.send_headers(answer)
         port.backend = Backend(port, agent_id, agent_identifiers, time.monotonic(), window)
         self.router.agent_connected(port.backend)
@@ -378,23 +378,6 @@ class ProxyServer:
             self._client = None
         if self.options.uds_name and (self._frontends or self._http_listener):
             _remove_socket(self.options.uds_name)
-
-
-def peer_window(headers: Metadata) -> int | None:
-    """The credit per connection that a peer of ours announces; None for upstream's."""
-    announced = md.values(headers, WINDOW_HEADER)
-    if len(announced) != 1 or not announced[0].isdigit() or len(announced[0]) > 10:
-        return None
-    window = int(announced[0])
-    return min(window, _MAX_WINDOW) if window else None
-
-
-def _probe_interval(headers: Metadata) -> float:
-    """How often an agent of ours pings, in seconds; one by default."""
-    announced = md.values(headers, PROBE_HEADER)
-    if len(announced) != 1 or not announced[0].isdigit() or len(announced[0]) > 8:
-        return 1.0
-    return max(0.1, int(announced[0]) / 1000)
 
 
 def _identity(headers: Metadata) -> tuple[str, identifiers.Identifiers]:
