@@ -21,14 +21,13 @@ from bowsprit.konnectivity.agentports import ServerStream, connect
 from bowsprit.konnectivity.certificates import CertificateError
 from bowsprit.konnectivity.leases import LeaseCounter
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
-from bowsprit.konnectivity.negotiation import peer_window
+from bowsprit.konnectivity.negotiation import introduction, peer_window
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.serveroptions import OptionsError
 from bowsprit.konnectivity.tunnel import WINDOW, Endpoint, Tunnel
 from bowsprit.net.egress import packets
 from bowsprit.net.egress.packets import PROBE_HEADER, WINDOW_HEADER, MalformedPacketError
-from bowsprit.net.grpc import metadata as md
 from bowsprit.net.grpc.client import Channel
 from bowsprit.net.grpc.limits import MIB, Options
 from bowsprit.net.grpc.metadata import Metadata
@@ -80,16 +79,7 @@ class ServerConnection:
                 headers = await self.headers
         except TimeoutError:
             raise GrpcError(StatusCode.DEADLINE_EXCEEDED, "no answer of the server to Connect") from None
-        ids, counts = md.values(headers, "serverid"), md.values(headers, "servercount")
-        if len(ids) != 1:
-            raise ValueError(f"expected one server ID in the context, got [{' '.join(ids)}]")
-        if len(counts) != 1:
-            raise ValueError(f"expected one server count, got {len(counts)}")
-        try:
-            count = int(counts[0])
-        except ValueError:
-            raise ValueError(f'strconv.Atoi: parsing "{counts[0]}": invalid syntax') from None
-        self.server_id = ids[0]
+        self.server_id, count = introduction(headers)
         self._stream = stream
         return self.server_id, count
 
@@ -337,7 +327,8 @@ class ProxyAgent:
         try:
             server_id, received = await connection.open(metadata)
             if connection.ended_status is not None:
-                raise GrpcError(connection.ended_status.code, connection.ended_status.message)
+                reason = connection.ended_status.message or connection.ended_status.code.name
+                raise GrpcError(StatusCode.UNAVAILABLE, f"the server ended the stream at once: {reason}")
             if server_id in self.servers:
                 raise DuplicateServerError(server_id)
         except BaseException:

@@ -23,7 +23,7 @@ from bowsprit.konnectivity.certificates import CertificateError, server_context
 from bowsprit.konnectivity.leases import LeaseController
 from bowsprit.konnectivity.links import Backend
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
-from bowsprit.konnectivity.negotiation import peer_window, probe_interval
+from bowsprit.konnectivity.negotiation import identity, peer_window, probe_interval
 from bowsprit.konnectivity.pages import Page, PageServer, Request
 from bowsprit.konnectivity.profiling import Profiling
 from bowsprit.konnectivity.router import FROM_AGENT, FROM_CLIENT, Router
@@ -282,7 +282,7 @@ class ProxyServer:
 
         port = AgentStream(self.router, protocol, stream, ended)
         try:
-            agent_id, agent_identifiers = _identity(headers)
+            agent_id, agent_identifiers = identity(headers)
         except ValueError as exc:
             stream.handler = port
             stream.finish(Status(StatusCode.UNKNOWN, str(exc)))
@@ -378,16 +378,6 @@ class ProxyServer:
             self._client = None
         if self.options.uds_name and (self._frontends or self._http_listener):
             _remove_socket(self.options.uds_name)
-
-
-def _identity(headers: Metadata) -> tuple[str, identifiers.Identifiers]:
-    ids = md.values(headers, "agentid")
-    if len(ids) != 1:
-        raise ValueError(f"expected one agent ID in the context, got [{' '.join(ids)}]")
-    found = md.values(headers, "agentidentifiers")
-    if len(found) > 1:
-        raise ValueError(f"expected at most one set of agent identifiers in the context, got [{' '.join(found)}]")
-    return ids[0], identifiers.parse(found[0]) if found else identifiers.Identifiers()
 
 
 async def _listening(host: str, port: int, opening: Awaitable[T]) -> T:
