@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from bowsprit.apiserver.objectmeta import validate_standard_finalizers
+from bowsprit.apiserver import objectmeta
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.apiserver.strategy import Finish, Strategy
-from bowsprit.controlplane.events.validation import event_errors
-from bowsprit.controlplane.labelrules import name_errors
+from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.events.validation import changed_event_errors, event_errors, new_event_errors
 from bowsprit.controlplane.printing import name_of
 from bowsprit.machinery.errors import invalid
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -18,6 +17,7 @@ from bowsprit.machinery.names import GroupKind
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.validation import is_dns1123_subdomain, is_valid_path_segment_name
 
+NEWER_GROUP = "events.k8s.io"
 TTL_SECONDS = 3600
 SELECTABLE = (
     "involvedObject.kind",
@@ -52,15 +52,32 @@ class EventStrategy(Strategy):
     def validate(self, obj: Obj) -> list[FieldError]:
         return event_errors(obj)
 
-    async def begin_create(self, obj: Obj, ctx: RequestContext) -> Finish | None:
-        # The newer API has rules that the core one must not apply to old clients.
-        if ctx.info.group == "events.k8s.io":
-            errors = name_errors(name_of(obj), path("metadata", "name"), is_dns1123_subdomain) if name_of(obj) else []
-            finalizers = obj["metadata"].get("finalizers") or []
-            errors += validate_standard_finalizers(finalizers, path("metadata", "finalizers"))
-            if errors := errors + event_errors(obj, new_api=True):
-                raise invalid(GroupKind("", "Event"), name_of(obj), errors)
-        return None
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        return event_errors(new)
+
+    # The newer API has rules that the core one must not apply to old clients; whoever came through it is told of all that
+    # is wrong at once, of an Event without a group.
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        if ctx.info.group != NEWER_GROUP:
+            return
+        meta = obj["metadata"]
+        errors = event_errors(obj, reporter_field="reportingController")
+        errors += objectmeta.validate(meta, True, is_dns1123_subdomain)
+        finalizers = meta.get("finalizers") or []
+        errors += objectmeta.validate_standard_finalizers(finalizers, path("metadata", "finalizers"))
+        if errors := errors + new_event_errors(obj):
+            raise invalid(GroupKind("", "Event"), name_of(obj), errors)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        if ctx.info.group != NEWER_GROUP:
+            return
+        meta = {**new["metadata"], "uid": new["metadata"].get("uid") or old["metadata"]["uid"]}
+        unchanged = objectmeta.validate_update(meta, old["metadata"])
+        errors = objectmeta.validate_common(meta, True) + unchanged
+        errors += event_errors(new, reporter_field="reportingController") + unchanged
+        if errors := errors + changed_event_errors(new, old):
+            raise invalid(GroupKind("", "Event"), name_of(new), errors)
 
     def validate_name(self, name: str) -> list[str]:
         return is_valid_path_segment_name(name)

@@ -1,56 +1,135 @@
-"""Rules for Events (upstream pkg/apis/core/validation/events.go); the newer API is stricter."""
+"""Rules for Events (upstream pkg/apis/core/validation/events.go); the newer API is stricter. Events are in core form."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_qualified_name
+from bowsprit.machinery.time import parse_micro_time
+from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_name
 
 _LONGEST = 128
 _LONGEST_NOTE = 1024
+_FROZEN = (
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "reason",  # upstream looks at it twice, and clients are told twice
+    "type",
+    "eventTime",
+    "action",
+    "related",
+)
+
+_REFERENCE = {
+    "Kind": "kind",
+    "Namespace": "namespace",
+    "Name": "name",
+    "UID": "uid",
+    "APIVersion": "apiVersion",
+    "ResourceVersion": "resourceVersion",
+    "FieldPath": "fieldPath",
+}
+_GO_NAMES = {
+    "involvedObject": _REFERENCE,
+    "related": _REFERENCE,
+    "source": {"Component": "component", "Host": "host"},
+}
 
 
-def event_errors(obj: Obj, *, new_api: bool = False) -> list[FieldError]:
-    """An event in core form.
-
-    Args:
-        obj: the event.
-        new_api: it came through events.k8s.io.
-    """
+def event_errors(obj: Obj, *, reporter_field: str = "reportingComponent") -> list[FieldError]:
+    """What holds for events of every API; `reporter_field`: what the request's API calls who reports."""
     errors: list[FieldError] = []
-    about, namespace = obj.get("involvedObject") or {}, obj["metadata"].get("namespace", "")
-    where = path("involvedObject", "namespace")
-    given = about.get("namespace", "")
-    # Cluster-scoped objects have their events in "default".
-    if given and given != namespace:
-        errors.append(fielderrors.invalid(where, given, "does not match event.namespace"))
-    if new_api or obj.get("eventTime"):
-        errors += _strict(obj, new_api=new_api)
+    namespace = obj["metadata"].get("namespace", "")
+    about = (obj.get("involvedObject") or {}).get("namespace", "")
+    # Cluster-scoped objects have their events in "default", newer ones also in "kube-system".
+    if obj.get("eventTime"):
+        agree = bool(about) or namespace in ("default", "kube-system")
+    else:
+        agree = about == namespace if about else namespace in ("", "default")
+    if not agree:
+        errors.append(fielderrors.invalid(path("involvedObject", "namespace"), about, "does not match event.namespace"))
+    if obj.get("eventTime"):
+        errors += _reported_errors(obj, reporter_field)
+    return errors + name_errors(namespace, path("namespace"), is_dns1123_subdomain)
+
+
+def _reported_errors(obj: Obj, reporter_field: str) -> list[FieldError]:
+    reporter, place = obj.get("reportingComponent", ""), path(reporter_field)
+    errors = [] if reporter else [fielderrors.required(place)]
+    errors += name_errors(reporter, place, is_qualified_name)
+    for field in ("reportingInstance", "action", "reason"):
+        value = obj.get(field, "")
+        if not value:
+            errors.append(fielderrors.required(path(field)))
+        elif len(value.encode()) > _LONGEST:
+            errors.append(fielderrors.invalid(path(field), "", f"can have at most {_LONGEST} characters"))
+    if len(obj.get("message", "").encode()) > _LONGEST_NOTE:
+        errors.append(fielderrors.invalid(path("message"), "", f"can have at most {_LONGEST_NOTE} characters"))
     return errors
 
 
-def _strict(obj: Obj, *, new_api: bool) -> list[FieldError]:
-    errors: list[FieldError] = []
-    if new_api and not obj.get("eventTime"):
+def new_event_errors(obj: Obj) -> list[FieldError]:
+    """What the newer API asks of new events beyond that."""
+    errors = _series_errors(obj)
+    if not obj.get("eventTime"):
         errors.append(fielderrors.required(path("eventTime")))
-    if new_api and obj.get("type") not in ("Normal", "Warning"):
+    if obj.get("type") not in ("Normal", "Warning"):
         errors.append(fielderrors.invalid(path("type"), "", f"has invalid value: {obj.get('type', '')}"))
-    if not new_api or obj.get("eventTime"):
-        reporter = obj.get("reportingComponent", "")
-        place = path("reportingController")
-        if not reporter:
-            errors.append(fielderrors.required(place))
-        errors += [fielderrors.invalid(place, reporter, text) for text in is_qualified_name(reporter)]
-        for field, value, most in (
-            ("reportingInstance", obj.get("reportingInstance", ""), _LONGEST),
-            ("action", obj.get("action", ""), _LONGEST),
-            ("reason", obj.get("reason", ""), _LONGEST),
-        ):
-            if not value:
-                errors.append(fielderrors.required(path(field)))
-            elif len(value) > most:
-                errors.append(fielderrors.invalid(path(field), "", f"can have at most {most} characters"))
-        if len(obj.get("message", "")) > _LONGEST_NOTE:
-            errors.append(fielderrors.invalid(path("message"), "", f"can have at most {_LONGEST_NOTE} characters"))
+    source = obj.get("source") or {}
+    old_fields = {field: obj.get(field) for field in ("firstTimestamp", "lastTimestamp", "count")}
+    for field, value in {**old_fields, "source": source.get("component") or source.get("host")}.items():
+        if value:
+            errors.append(fielderrors.invalid(path(field), "", "needs to be unset"))
+    return errors
+
+
+def changed_event_errors(new: Obj, old: Obj) -> list[FieldError]:
+    """What the newer API asks of changed events: only the series may change."""
+    errors = _series_errors(new) if new.get("series") != old.get("series") else []
+    for field in _FROZEN:
+        if field == "eventTime" and _moment(new) == _moment(old):
+            continue
+        errors += immutable_field(_shown(new, field), _shown(old, field), path(field))
+    errors += immutable_field(
+        _shown(new, "reportingComponent"), _shown(old, "reportingComponent"), path("reportingController")
+    )
+    return errors + immutable_field(
+        _shown(new, "reportingInstance"), _shown(old, "reportingInstance"), path("reportingInstance")
+    )
+
+
+def _shown(obj: Obj, field: str) -> Any:
+    """A field's value as upstream shows it in refusals: with Go's names, and with zero values."""
+    names = _GO_NAMES.get(field)
+    if names is None:
+        return obj.get(field) or (0 if field == "count" else None if field.endswith(("Time", "Timestamp")) else "")
+    value = obj.get(field)
+    if value is None and field == "related":
+        return None
+    return {go: (value or {}).get(name) or "" for go, name in names.items()}
+
+
+def _moment(obj: Obj) -> object:
+    """The event's time to the microsecond."""
+    return parse_micro_time(obj["eventTime"]) if obj.get("eventTime") else None
+
+
+def _series_errors(obj: Obj) -> list[FieldError]:
+    series = obj.get("series")
+    if series is None:
+        return []
+    errors = []
+    if series.get("count", 0) < 2:
+        errors.append(fielderrors.invalid(path("series.count"), "", "should be at least 2"))
+    if not series.get("lastObservedTime"):
+        errors.append(fielderrors.required(path("series.lastObservedTime")))
     return errors
