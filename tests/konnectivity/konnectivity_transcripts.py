@@ -20,7 +20,7 @@ from bowsprit.net.grpc.status import Status
 from bowsprit.net.grpc.stream import Stream
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "konnectivity"
-DEADLINE = 5.0
+DEADLINE = 15.0
 _UNSENT = {"user-agent"}
 
 
