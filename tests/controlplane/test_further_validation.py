@@ -13,7 +13,7 @@ from bowsprit.controlplane.admissionregistration.validation import (
 )
 from bowsprit.controlplane.admissionregistration.webhookvalidation import webhook_configuration_errors
 from bowsprit.controlplane.apps.statefulset import StatefulSetStrategy
-from bowsprit.controlplane.batch.validation import job_errors
+from bowsprit.controlplane.batch.jobrules import job_errors
 from bowsprit.controlplane.certificates.validation import signing_request_errors
 from bowsprit.controlplane.coordination.lease import LeaseStrategy
 from bowsprit.controlplane.core.nodevalidation import node_errors, node_update_errors
@@ -148,7 +148,7 @@ def test_ingress_classes() -> None:
     parameters = {"kind": "", "name": "x", "scope": "Cluster", "namespace": "n"}
     assert told(ingress_class_errors({"spec": {"controller": "x", "parameters": parameters}})) == [
         'spec.controller: Invalid value: "x": must be a domain-prefixed path (such as "acme.io/foo")',
-        "spec.parameters.kind: Required value: kind is required",
+        "spec.parameters.kind: Required value",
         "spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'",
     ]
 

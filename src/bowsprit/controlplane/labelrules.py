@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_qualified_name, is_valid_label_value
+from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_name, is_valid_label_value, regex_error
 
 
 def label_errors(labels: Obj | None, where: Path) -> list[FieldError]:
@@ -73,3 +74,19 @@ def _expression_errors(term: Obj, where: Path, allow_invalid_values: bool) -> li
 def name_errors(value: str, where: Path, rule: Callable[[str], list[str]]) -> list[FieldError]:
     """A value under one of the name rules of machinery.validation."""
     return [fielderrors.invalid(where, value, text) for text in rule(value)]
+
+
+_PATH = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
+
+
+def domain_path_errors(value: str, where: Path) -> list[FieldError]:
+    """A path under somebody's domain, as in acme.io/foo."""
+    if not value:
+        return [fielderrors.required(where)]
+    domain, _, rest = value.partition("/")
+    if not domain or not rest:
+        return [fielderrors.invalid(where, value, 'must be a domain-prefixed path (such as "acme.io/foo")')]
+    errors = name_errors(domain, where, is_dns1123_subdomain)
+    if _PATH.fullmatch(rest) is None:
+        errors.append(fielderrors.invalid(where, rest, regex_error("Invalid path", _PATH.pattern)))
+    return errors

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from bowsprit.apiserver.admission.conditions import expression_errors
 from bowsprit.controlplane.countrules import one_of
-from bowsprit.controlplane.labelrules import selector_errors
+from bowsprit.controlplane.labelrules import name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -80,9 +80,9 @@ def _review_versions(versions: list[str], where: Path) -> list[FieldError]:
     for index, version in enumerate(versions):
         if version in versions[:index]:
             errors.append(fielderrors.invalid(where.index(index), version, "duplicate version"))
-        elif problems := is_dns1035_label(version):
-            errors.append(fielderrors.invalid(where.index(index), version, ",".join(problems)))
-    if not errors and not set(versions) & set(_REVIEW_VERSIONS):
+        else:
+            errors += name_errors(version, where.index(index), is_dns1035_label)
+    if not set(versions) & set(_REVIEW_VERSIONS):
         detail = f"must include at least one of {', '.join(_REVIEW_VERSIONS)}"
         errors.append(fielderrors.invalid(where, versions, detail))
     return errors

@@ -27,12 +27,14 @@ def autoscaler_errors(obj: Obj) -> list[FieldError]:
     low, high = spec.get("minReplicas"), spec.get("maxReplicas", 0)
     if low is not None and low < 1:
         errors.append(fielderrors.invalid(where.child("minReplicas"), low, "must be greater than or equal to 1"))
-    if high < 1:
-        errors.append(fielderrors.invalid(where.child("maxReplicas"), high, _POSITIVE))
+    if high == 0:
+        errors.append(fielderrors.required(where.child("maxReplicas"), "must be set and greater than 0"))
+    elif high < 0:
+        errors.append(fielderrors.invalid(where.child("maxReplicas"), high, "must be greater than or equal to 1"))
     if low is not None and high < low:
         detail = "must be greater than or equal to `minReplicas`"
         errors.append(fielderrors.invalid(where.child("maxReplicas"), high, detail))
-    errors += _reference(spec.get("scaleTargetRef") or {}, where.child("scaleTargetRef"))
+    errors += _reference(spec.get("scaleTargetRef") or {}, where.child("scaleTargetRef"), grouped=True)
     for index, metric in enumerate(spec.get("metrics") or ()):
         errors += _metric(metric, where.child("metrics").index(index))
     for direction in ("scaleUp", "scaleDown"):
@@ -42,7 +44,8 @@ def autoscaler_errors(obj: Obj) -> list[FieldError]:
     return errors
 
 
-def _reference(reference: Obj, where: Path) -> list[FieldError]:
+def _reference(reference: Obj, where: Path, *, grouped: bool = False) -> list[FieldError]:
+    """`grouped`: it must be in a group, for nothing of the core group is scaled so."""
     errors: list[FieldError] = []
     for field in ("kind", "name"):
         value = reference.get(field, "")
@@ -52,6 +55,11 @@ def _reference(reference: Obj, where: Path) -> list[FieldError]:
             errors += [
                 fielderrors.invalid(where.child(field), value, text) for text in is_valid_path_segment_name(value)
             ]
+    version, place = reference.get("apiVersion", ""), where.child("apiVersion")
+    if version.count("/") > 1:
+        errors.append(fielderrors.invalid(place, version, f"unexpected GroupVersion string: {version}"))
+    elif grouped and not version.partition("/")[2]:
+        errors.append(fielderrors.invalid(place, version, "apiVersion must specify API group"))
     return errors
 
 

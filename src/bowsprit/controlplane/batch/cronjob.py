@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.controlplane.batch.cronrules import cron_job_errors
 from bowsprit.controlplane.batch.job import default_job_spec
-from bowsprit.controlplane.batch.validation import cron_job_errors
 from bowsprit.controlplane.printing import NONE, age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError

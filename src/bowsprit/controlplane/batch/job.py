@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.controlplane.batch.validation import job_errors, job_update_errors
+from bowsprit.controlplane.batch.jobrules import job_errors, job_update_errors
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy

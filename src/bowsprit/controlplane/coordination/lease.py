@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.countrules import not_negative
 from bowsprit.controlplane.printing import age_of, name_of
@@ -12,12 +13,21 @@ from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
+_NOT_YET = ("strategy", "preferredHolder")  # of coordinated leader election, which is off unless it is asked for
+
 
 class LeaseStrategy(Strategy):
     """A PUT of an absent lease creates it; one without resourceVersion is refused."""
 
     allow_create_on_update = True
     allow_unconditional_update = False
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        for field in _NOT_YET:
+            (obj.get("spec") or {}).pop(field, None)
+
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        self.prepare_for_create(new, ctx)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         spec, where = obj.get("spec") or {}, path("spec")

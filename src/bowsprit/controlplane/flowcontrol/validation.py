@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from bowsprit.controlplane.countrules import one_of
+from math import ceil, log2
+
+from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
+
+_MOST_QUEUES = 10_000_000
+_MOST_BITS = 60
+_METHODS = ["ByNamespace", "ByUser"]
+_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"]
 
 
 def flow_schema_errors(obj: Obj) -> list[FieldError]:
@@ -20,12 +27,18 @@ def flow_schema_errors(obj: Obj) -> list[FieldError]:
         errors.append(
             fielderrors.invalid(where.child("matchingPrecedence"), precedence, "must not be greater than 10000")
         )
-    if not (spec.get("priorityLevelConfiguration") or {}).get("name"):
-        place = where.child("priorityLevelConfiguration", "name")
+    elif precedence == 1 and obj["metadata"].get("name") != "exempt":
+        detail = "only the schema named 'exempt' may have matchingPrecedence 1"
+        errors.append(fielderrors.invalid(where.child("matchingPrecedence"), precedence, detail))
+    method = spec.get("distinguisherMethod")
+    if method is not None and method.get("type") not in _METHODS:
+        place = where.child("distinguisherMethod", "type")
+        errors.append(fielderrors.not_supported(place, {"Type": method.get("type", "")}, _METHODS))
+    level, place = spec.get("priorityLevelConfiguration") or {}, where.child("priorityLevelConfiguration", "name")
+    if level.get("name"):
+        errors += name_errors(level["name"], place, is_dns1123_subdomain)
+    else:
         errors.append(fielderrors.required(place, "must reference a priority level"))
-    method = (spec.get("distinguisherMethod") or {}).get("type")
-    if spec.get("distinguisherMethod") is not None:
-        errors += one_of(method, ["ByNamespace", "ByUser"], where.child("distinguisherMethod", "type"))
     for index, rule in enumerate(spec.get("rules") or ()):
         errors += _rule(rule, where.child("rules").index(index))
     return errors
@@ -60,6 +73,15 @@ def _lonely_star(values: list[str], where: Path, others: str) -> list[FieldError
     return []
 
 
+def _verbs(rule: Obj, where: Path) -> list[FieldError]:
+    verbs = rule.get("verbs") or []
+    if not verbs:
+        return [fielderrors.required(where, "verbs must contain at least one value")]
+    if "*" not in verbs and not set(verbs) <= set(_VERBS):
+        return [fielderrors.not_supported(where, verbs, _VERBS)]
+    return _lonely_star(verbs, where, "verbs")
+
+
 def _rule(rule: Obj, where: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     if not rule.get("subjects"):
@@ -83,67 +105,128 @@ def _rule(rule: Obj, where: Path) -> list[FieldError]:
         errors += _resource_rule(item, where.child("resourceRules").index(index))
     for index, item in enumerate(paths):
         place = where.child("nonResourceRules").index(index)
-        if not item.get("verbs"):
-            errors.append(fielderrors.required(place.child("verbs"), "verbs must contain at least one value"))
-        errors += _lonely_star(item.get("verbs") or [], place.child("verbs"), "verbs")
-        urls, others = item.get("nonResourceURLs") or [], "non-resource URLs"
-        errors += _lonely_star(urls, place.child("nonResourceURLs"), others)
-        if not item.get("nonResourceURLs"):
-            detail = "nonResourceURLs must contain at least one value"
-            errors.append(fielderrors.required(place.child("nonResourceURLs"), detail))
+        errors += _verbs(item, place.child("verbs")) + _urls(item, place.child("nonResourceURLs"))
     return errors
 
 
+def _urls(rule: Obj, where: Path) -> list[FieldError]:
+    urls = rule.get("nonResourceURLs") or []
+    if not urls:
+        return [fielderrors.required(where, "nonResourceURLs must contain at least one value")]
+    if "*" in urls:
+        return _lonely_star(urls, where, "non-resource URLs")
+    return [error for index, url in enumerate(urls) for error in _url(url, where.index(index))]
+
+
+def _url(url: str, where: Path) -> list[FieldError]:
+    if not url:
+        return [fielderrors.invalid(where, url, "must not be empty")]
+    if url == "/":
+        return []
+    if not url.startswith("/"):
+        return [fielderrors.invalid(where, url, "must start with slash")]
+    if " " in url:
+        return [fielderrors.invalid(where, url, "must not contain white-space")]
+    if "//" in url:
+        return [fielderrors.invalid(where, url, "must not contain double slash")]
+    if "*" in url and (url.count("*") > 1 or not url.endswith("/*")):
+        return [fielderrors.invalid(where, url, "wildcard can only do suffix matching")]
+    return []
+
+
 def _resource_rule(rule: Obj, where: Path) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for field, detail in (
-        ("verbs", "verbs must contain at least one value"),
-        ("apiGroups", "resource rules must supply at least one api group"),
-        ("resources", "resource rules must supply at least one resource"),
-    ):
+    errors = _verbs(rule, where.child("verbs"))
+    for field, sort, others in (("apiGroups", "api group", "api groups"), ("resources", "resource", "resources")):
         if not rule.get(field):
+            detail = f"resource rules must supply at least one {sort}"
             errors.append(fielderrors.required(where.child(field), detail))
-    for field, others in (
-        ("verbs", "verbs"),
-        ("apiGroups", "api groups"),
-        ("resources", "resources"),
-        ("namespaces", "namespaces"),
-    ):
         errors += _lonely_star(rule.get(field) or [], where.child(field), others)
-    if not rule.get("namespaces") and not rule.get("clusterScope"):
+    namespaces, place = rule.get("namespaces") or [], where.child("namespaces")
+    if not namespaces and not rule.get("clusterScope"):
         detail = "resource rules that are not cluster scoped must supply at least one namespace"
-        errors.append(fielderrors.required(where.child("namespaces"), detail))
+        errors.append(fielderrors.required(place, detail))
+    elif "*" in namespaces:
+        errors += _lonely_star(namespaces, place, "namespaces")
+    else:
+        intro = "each member of this list must be '*' or a DNS-1123 label; "
+        for index, name in enumerate(namespaces):
+            errors += [fielderrors.invalid(place.index(index), name, intro + text) for text in is_dns1123_label(name)]
     return errors
 
 
 def priority_level_errors(obj: Obj) -> list[FieldError]:
     """A PriorityLevelConfiguration."""
     spec, where = obj.get("spec") or {}, path("spec")
-    kind, limited = spec.get("type", ""), spec.get("limited")
+    kind, limited, exempt = spec.get("type", ""), spec.get("limited"), spec.get("exempt")
     errors: list[FieldError] = []
-    if kind not in ("Exempt", "Limited"):
-        return [fielderrors.not_supported(where.child("type"), kind, ["Exempt", "Limited"])]
+    if (obj["metadata"].get("name") == "exempt") != (kind == "Exempt"):
+        detail = "must be 'Exempt' if and only if `name` is 'exempt'"
+        errors.append(fielderrors.invalid(where.child("type"), kind, detail))
     if kind == "Exempt":
-        detail = "must be nil if the type is not Limited"
-        return [fielderrors.forbidden(where.child("limited"), detail)] if limited is not None else []
-    if spec.get("exempt") is not None:
+        if limited is not None:
+            errors.append(fielderrors.forbidden(where.child("limited"), "must be nil if the type is not Limited"))
+        place = where.child("exempt")
+        return errors + (_shares_errors(exempt, place) + _lendable_errors(exempt, place) if exempt is not None else [])
+    if kind != "Limited":
+        return [*errors, fielderrors.not_supported(where.child("type"), kind, ["Exempt", "Limited"])]
+    if exempt is not None:
         errors.append(fielderrors.forbidden(where.child("exempt"), "must be nil if the type is Limited"))
     if limited is None:
         return [*errors, fielderrors.required(where.child("limited"), "must not be empty when type is Limited")]
-    place = where.child("limited")
-    if limited.get("nominalConcurrencyShares", 0) < 0:
-        spot = place.child("nominalConcurrencyShares")
-        errors.append(fielderrors.invalid(spot, limited["nominalConcurrencyShares"], "must be a non-negative integer"))
-    response = limited.get("limitResponse") or {}
-    spot = place.child("limitResponse")
-    if response.get("type") == "Reject":
-        if response.get("queuing") is not None:
+    return errors + _limited_errors(limited, where.child("limited"))
+
+
+def _lendable_errors(level: Obj, where: Path) -> list[FieldError]:
+    percent, place = level.get("lendablePercent"), where.child("lendablePercent")
+    if percent is None or 0 <= percent <= 100:
+        return []
+    return [fielderrors.invalid(place, percent, "must be between 0 and 100, inclusive")]
+
+
+def _shares_errors(level: Obj, where: Path) -> list[FieldError]:
+    shares, place = level.get("nominalConcurrencyShares") or 0, where.child("nominalConcurrencyShares")
+    return [fielderrors.invalid(place, shares, "must be a non-negative integer")] if shares < 0 else []
+
+
+def _limited_errors(limited: Obj, where: Path) -> list[FieldError]:
+    errors = _shares_errors(limited, where)
+    response, place = limited.get("limitResponse") or {}, where.child("limitResponse")
+    queuing, kind = response.get("queuing"), response.get("type", "")
+    if kind == "Reject":
+        if queuing is not None:
             detail = "must be nil if limited.limitResponse.type is not Limited"
-            errors.append(fielderrors.forbidden(spot.child("queuing"), detail))
-    elif response.get("type") == "Queue":
-        if response.get("queuing") is None:
-            detail = "must not be empty if limited.limitResponse.type is Limited"
-            errors.append(fielderrors.required(spot.child("queuing"), detail))
+            errors.append(fielderrors.forbidden(place.child("queuing"), detail))
+    elif kind != "Queue":
+        errors.append(fielderrors.not_supported(place.child("type"), kind, ["Queue", "Reject"]))
+    elif queuing is None:
+        detail = "must not be empty if limited.limitResponse.type is Limited"
+        errors.append(fielderrors.required(place.child("queuing"), detail))
     else:
-        errors.append(fielderrors.not_supported(spot.child("type"), response.get("type", ""), ["Queue", "Reject"]))
+        errors += _queuing_errors(queuing, place.child("queuing"))
+    errors += _lendable_errors(limited, where)
+    borrowed = limited.get("borrowingLimitPercent")
+    if borrowed is not None and borrowed < 0:
+        detail = "if specified, must be a non-negative integer"
+        errors.append(fielderrors.invalid(where.child("borrowingLimitPercent"), borrowed, detail))
     return errors
+
+
+def _queuing_errors(queuing: Obj, where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    length, queues, hand = (queuing.get(field, 0) for field in ("queueLengthLimit", "queues", "handSize"))
+    if length <= 0:
+        errors.append(fielderrors.invalid(where.child("queueLengthLimit"), length, "must be positive"))
+    if queues <= 0:
+        errors.append(fielderrors.invalid(where.child("queues"), queues, "must be positive"))
+    elif queues > _MOST_QUEUES:
+        errors.append(fielderrors.invalid(where.child("queues"), queues, f"must not be greater than {_MOST_QUEUES}"))
+    detail = ""
+    if hand <= 0:
+        detail = "must be positive"
+    elif hand > queues:
+        detail = f"should not be greater than queues ({queues})"
+    elif ceil(log2(queues) * hand) > _MOST_BITS:
+        detail = (
+            f"required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {_MOST_BITS}"
+        )
+    return errors + ([fielderrors.invalid(where.child("handSize"), hand, detail)] if detail else [])

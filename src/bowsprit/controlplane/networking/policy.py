@@ -13,6 +13,7 @@ from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.validation import is_valid_ip
 
 
 class NetworkPolicyStrategy(Strategy):
@@ -40,7 +41,7 @@ class AddressStrategy(Strategy):
     """IPAddress: what it belongs to cannot change."""
 
     def validate_name(self, name: str) -> list[str]:
-        return []  # the name is an address, checked with the rest
+        return is_valid_ip(name)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return ip_address_errors(obj)

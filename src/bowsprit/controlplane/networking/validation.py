@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-from bowsprit.controlplane.labelrules import name_errors, selector_errors
+from bowsprit.controlplane.labelrules import domain_path_errors, name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -14,6 +14,7 @@ from bowsprit.machinery.validation import (
     is_dns1123_subdomain,
     is_valid_cidr,
     is_valid_ip,
+    is_valid_path_segment_name,
     is_valid_port_name,
     is_valid_port_num,
     is_wildcard_dns1123_subdomain,
@@ -137,6 +138,10 @@ def ingress_errors(obj: Obj) -> list[FieldError]:
         for number, host in enumerate(tls.get("hosts") or ()):
             rule_of = is_wildcard_dns1123_subdomain if "*" in host else is_dns1123_subdomain
             errors += name_errors(host, where.child("tls").index(index).child("hosts").index(number), rule_of)
+        if tls.get("secretName"):
+            errors += name_errors(
+                tls["secretName"], where.child("tls").index(index).child("secretName"), is_dns1123_subdomain
+            )
     if spec.get("ingressClassName"):
         errors += name_errors(spec["ingressClassName"], where.child("ingressClassName"), is_dns1123_subdomain)
     return errors
@@ -202,13 +207,25 @@ def _backend(backend: Obj, where: Path) -> list[FieldError]:
 
 def ip_address_errors(obj: Obj) -> list[FieldError]:
     """An IPAddress: the name is the address, and it belongs to something."""
-    name, parent = obj["metadata"].get("name", ""), (obj.get("spec") or {}).get("parentRef")
-    errors = [fielderrors.invalid(path("metadata", "name"), name, text) for text in is_valid_ip(name)]
+    parent, place = (obj.get("spec") or {}).get("parentRef"), path("spec", "parentRef")
     if parent is None:
-        return [*errors, fielderrors.required(path("spec", "parentRef"))]
-    for field in ("resource", "name"):
-        if not parent.get(field):
-            errors.append(fielderrors.required(path("spec", "parentRef", field)))
+        return [fielderrors.required(place)]
+    errors: list[FieldError] = []
+    if parent.get("group"):
+        errors += name_errors(parent["group"], place.child("group"), is_dns1123_subdomain)
+    return errors + _segment_errors(parent, place, required=("resource", "name"), optional=("namespace",))
+
+
+def _segment_errors(
+    reference: Obj, where: Path, *, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> list[FieldError]:
+    """Members of a reference that are parts of paths."""
+    errors: list[FieldError] = []
+    for field in (*required, *optional):
+        if reference.get(field):
+            errors += name_errors(reference[field], where.child(field), is_valid_path_segment_name)
+        elif field in required:
+            errors.append(fielderrors.required(where.child(field)))
     return errors
 
 
@@ -242,28 +259,23 @@ def ingress_class_errors(obj: Obj) -> list[FieldError]:
     controller = spec.get("controller", "")
     if len(controller) > _LONGEST_CONTROLLER:
         errors.append(fielderrors.too_long(where.child("controller"), _LONGEST_CONTROLLER))
-    domain, _, rest = controller.partition("/")
-    if not controller:
-        errors.append(fielderrors.required(where.child("controller")))
-    elif not domain or not rest:
-        detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-        errors.append(fielderrors.invalid(where.child("controller"), controller, detail))
-    else:
-        errors += name_errors(domain, where.child("controller"), is_dns1123_subdomain)
+    errors += domain_path_errors(controller, where.child("controller"))
     parameters, place = spec.get("parameters"), where.child("parameters")
     if parameters is None:
         return errors
-    if parameters.get("apiGroup"):
+    if parameters.get("apiGroup") is not None:
         errors += name_errors(parameters["apiGroup"], place.child("apiGroup"), is_dns1123_subdomain)
-    for field in ("kind", "name"):
-        if not parameters.get(field):
-            errors.append(fielderrors.required(place.child(field), f"{field} is required"))
+    errors += _segment_errors(parameters, place, required=("kind", "name"))
     scope, namespace = parameters.get("scope"), parameters.get("namespace")
-    if scope == "Cluster" and namespace is not None:
-        detail = "`parameters.scope` is set to 'Cluster'"
-        errors.append(fielderrors.forbidden(place.child("namespace"), detail))
-    elif scope == "Namespace" and not namespace:
-        errors.append(fielderrors.required(place.child("namespace"), "`parameters.scope` is set to 'Namespace'"))
+    if scope is None:
+        errors.append(fielderrors.required(place.child("scope")))
     elif scope not in ("Cluster", "Namespace"):
         errors.append(fielderrors.not_supported(place.child("scope"), scope, ["Cluster", "Namespace"]))
+    elif scope == "Cluster" and namespace is not None:
+        detail = "`parameters.scope` is set to 'Cluster'"
+        errors.append(fielderrors.forbidden(place.child("namespace"), detail))
+    elif scope == "Namespace" and namespace is None:
+        errors.append(fielderrors.required(place.child("namespace"), "`parameters.scope` is set to 'Namespace'"))
+    elif scope == "Namespace":
+        errors += name_errors(namespace, place.child("namespace"), is_dns1123_label)
     return errors

@@ -7,8 +7,9 @@ from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.affinityrules import toleration_errors
+from bowsprit.controlplane.core.resourcerules import requirements_errors
 from bowsprit.controlplane.immutable import immutable_field
-from bowsprit.controlplane.labelrules import label_errors
+from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -26,10 +27,11 @@ class RuntimeClassStrategy(Strategy):
         return immutable_field(new.get("handler"), old.get("handler"), path("handler"))
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return [
-            fielderrors.invalid(path("handler"), obj.get("handler", ""), text)
-            for text in is_dns1123_label(obj.get("handler", ""))
-        ] + self._scheduling(obj.get("scheduling") or {})
+        handler, where = obj.get("handler", ""), path("handler")
+        errors = name_errors(handler, where, is_dns1123_label) if handler else [fielderrors.required(where)]
+        overhead = (obj.get("overhead") or {}).get("podFixed")
+        errors += requirements_errors({"limits": overhead}, path("overhead"))
+        return errors + self._scheduling(obj.get("scheduling") or {})
 
     def _scheduling(self, scheduling: Obj) -> list[FieldError]:
         where = path("scheduling")

@@ -30,7 +30,30 @@ def storage_class_errors(obj: Obj) -> list[FieldError]:
         errors.append(fielderrors.too_long(path("parameters"), _LARGEST_PARAMETERS))
     errors += one_of(obj.get("reclaimPolicy"), ["Delete", "Retain"], path("reclaimPolicy"))
     modes = ["Immediate", "WaitForFirstConsumer"]
-    return errors + one_of(obj.get("volumeBindingMode"), modes, path("volumeBindingMode"))
+    errors += one_of(obj.get("volumeBindingMode"), modes, path("volumeBindingMode"))
+    return errors + _topologies_errors(obj.get("allowedTopologies") or [])
+
+
+def _topologies_errors(terms: list[Obj]) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: list[dict[str, set[str]]] = []
+    for index, term in enumerate(terms):
+        place = path("allowedTopologies").index(index).child("matchLabelExpressions")
+        wanted: dict[str, set[str]] = {}
+        for position, expression in enumerate(term.get("matchLabelExpressions") or ()):
+            spot, key, values = place.index(position), expression.get("key", ""), expression.get("values") or []
+            if not values:
+                errors.append(fielderrors.required(spot.child("values")))
+            for number, value in enumerate(values):
+                if value in values[:number]:
+                    errors.append(fielderrors.duplicate(spot.child("values").index(number), value))
+            errors += name_errors(key, spot.child("key"), is_qualified_name)
+            if key in wanted:
+                errors.append(fielderrors.duplicate(spot.child("key"), key))
+            wanted[key] = set(values)
+        errors += [fielderrors.duplicate(place, "") for other in seen if other == wanted]
+        seen.append(wanted)
+    return errors
 
 
 def volume_attachment_errors(obj: Obj) -> list[FieldError]:
