@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +144,43 @@ async def test_3_what_was_written_before_a_close_arrives_whole(
     writer.write(data)
     writer.close()
     assert await asyncio.wait_for(got, 10) == hashlib.sha256(data).digest()
+
+
+async def test_3_also_from_a_client_of_the_tls_port(
+    start_server: Any, start_agent: Any, listen: Any, certificates: Path
+) -> None:
+    """The endpoint reads so slowly that the client is held back until it has gone."""
+    server = await pair(
+        start_server, start_agent, "http-connect", uds_name="", server_bind_address="127.0.0.1",
+        server_cert=str(certificates / "srv.crt"), server_key=str(certificates / "srv.key"),
+        server_ca_cert=str(certificates / "ca.crt"),
+    )  # fmt: skip
+    got: asyncio.Future[bytes]
+
+    async def slow_sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        digest = hashlib.sha256()
+        while chunk := await reader.read(65536):
+            digest.update(chunk)
+            await asyncio.sleep(0.002)
+        got.set_result(digest.digest())
+
+    port = await listen(slow_sink)
+
+    def upload(data: bytes) -> None:
+        context = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+        context.load_cert_chain(certificates / "ag.crt", certificates / "ag.key")
+        plain = socket.create_connection(("127.0.0.1", server.server_port))
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+            client.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+            client.sendall(data)
+
+    for size in (9_000_000, 9_100_000):
+        data = os.urandom(size)
+        got = asyncio.get_running_loop().create_future()
+        await asyncio.to_thread(upload, data)
+        assert await asyncio.wait_for(got, 20) == hashlib.sha256(data).digest()
 
 
 async def test_4_half_close_reaches_the_endpoint_and_the_answer_comes_back(

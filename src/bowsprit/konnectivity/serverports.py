@@ -21,6 +21,7 @@ from bowsprit.net.grpc.metadata import Metadata
 from bowsprit.net.grpc.status import OK, Status, StatusCode
 from bowsprit.net.grpc.stream import Stream
 from bowsprit.net.grpc.transport import GrpcProtocol, shared_buffer
+from bowsprit.net.valve import Valve
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
         self._early = b""  # what the client sent before the dial was answered
         self._established = False
         self._eof = False
-        self._paused_reading = False
+        self._input: Valve | None = None
         self._blocked = False
         self._out: deque[tuple[Link, bytes | memoryview]] = deque()
         self._finishing = False  # close once everything is out
@@ -220,6 +221,7 @@ class HttpFrontend(asyncio.BufferedProtocol):
         self._on_count(len(self._peers))
         self._transport.set_write_buffer_limits(high=_HTTP_HIGH_WATER)
         self.half_close = self._transport.get_extra_info("ssl_object") is None
+        self._input = Valve(self._transport)
         self._timer = self._loop.call_later(httpconnect.HEADER_TIMEOUT, self.abort)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -347,7 +349,11 @@ class HttpFrontend(asyncio.BufferedProtocol):
         self.finish()
 
     def accepted(self, size: int) -> None:
-        if self._paused_reading and not any(link.queue for link in self.frontend.links.values()):
+        if (
+            self._input is not None
+            and self._input.closed
+            and not any(link.queue for link in self.frontend.links.values())
+        ):
             self._pause(False)
 
     # -- the transport ------------------------------------------------------------------------------------------------
@@ -379,13 +385,12 @@ class HttpFrontend(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _pause(self, on: bool) -> None:
-        if self._transport is None or self._transport.is_closing() or on == self._paused_reading:
+        if self._input is None:
             return
-        self._paused_reading = on
         if on:
-            self._transport.pause_reading()
+            self._input.close()
         else:
-            self._transport.resume_reading()
+            self._input.open()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
