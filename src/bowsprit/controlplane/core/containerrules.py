@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from bowsprit.controlplane.core.pathrules import local_path_errors, no_backsteps
 from bowsprit.controlplane.core.resourcerules import NOT_NEGATIVE, requirements_errors
 from bowsprit.controlplane.core.restartrules import resize_policy_errors, restart_errors, used_claim_errors
+from bowsprit.controlplane.core.securityrules import container_security_errors
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
@@ -90,7 +92,7 @@ def container_errors(
             errors += _only_for_running(container, place, "init containers without restartPolicy=Always")
         else:
             errors += _handlers(container, place, spec)
-        errors += restart_errors(container, place)
+        errors += restart_errors(container, place, init=init)
         for number, port in enumerate(container.get("ports") or ()):
             if port.get("hostPort") and not init:
                 key = f"{port.get('protocol')}/{port.get('hostIP', '')}/{port['hostPort']}"
@@ -147,7 +149,8 @@ def common_errors(
     errors += resize_policy_errors(
         container.get("resizePolicy") or [], where.child("resizePolicy"), spec.get("restartPolicy", "")
     )
-    errors += _security(container.get("securityContext"), where.child("securityContext"))
+    context, place = container.get("securityContext"), where.child("securityContext")
+    errors += container_security_errors(context, place, host_users=spec.get("hostUsers") is not False)
     return errors
 
 
@@ -253,7 +256,9 @@ def field_ref_errors(reference: Obj, supported: list[str], where: Path) -> list[
         if match[1] == "metadata.annotations":
             return [fielderrors.invalid(place, match[2], text) for text in is_qualified_name(match[2].lower())]
         return [fielderrors.invalid(place, match[2], text) for text in is_qualified_name(match[2])]
-    if version != "v1" or field not in _FIELD_PATHS:
+    if version != "v1":
+        return [fielderrors.invalid(place, field, f"error converting fieldPath: unsupported pod version: {version}")]
+    if field not in _FIELD_PATHS:
         detail = f"error converting fieldPath: field label not supported: {field}"
         return [fielderrors.invalid(place, field, detail)]
     return [] if field in supported else [fielderrors.not_supported(place, field, sorted(supported))]
@@ -335,6 +340,22 @@ def _mounts(container: Obj, where: Path, volumes: Mapping[str, Obj]) -> list[Fie
         elif propagation == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
             detail = "Bidirectional mount propagation is available only to privileged containers"
             errors.append(fielderrors.forbidden(place.child("mountPropagation"), detail))
+        errors += _recursive_errors(mount, where.child("recursiveReadOnly"))
+    return errors
+
+
+def _recursive_errors(mount: Obj, where: Path) -> list[FieldError]:
+    value, supported = mount.get("recursiveReadOnly"), ["Disabled", "Enabled", "IfPossible"]
+    if value in (None, "Disabled"):
+        return []
+    if value not in supported:
+        return [fielderrors.not_supported(where, value, supported)]
+    errors: list[FieldError] = []
+    if not mount.get("readOnly"):
+        errors.append(fielderrors.forbidden(where, "may only be specified when readOnly is true"))
+    if mount.get("mountPropagation") not in (None, "None"):
+        detail = "may only be specified when mountPropagation is None or not specified"
+        errors.append(fielderrors.forbidden(where, detail))
     return errors
 
 
@@ -364,26 +385,13 @@ def _devices(container: Obj, where: Path, volumes: Mapping[str, Obj]) -> list[Fi
     return errors
 
 
-def local_path_errors(target: str, where: Path) -> list[FieldError]:
-    """A relative path inside a volume."""
-    if target.startswith("/"):
-        return [fielderrors.invalid(where, target, "must be a relative path")]
-    return no_backsteps(target, where)
-
-
-def no_backsteps(target: str, where: Path) -> list[FieldError]:
-    """A path without ``..``."""
-    if ".." in target.replace("\\", "/").split("/"):
-        return [fielderrors.invalid(where, target, "must not contain '..'")]
-    return []
-
-
 def _handlers(container: Obj, where: Path, spec: Obj) -> list[FieldError]:
     errors: list[FieldError] = []
     lifecycle = container.get("lifecycle") or {}
     for name in ("postStart", "preStop"):
         if (hook := lifecycle.get(name)) is not None:
-            errors += _handler(hook, where.child("lifecycle", name), ("exec", "httpGet", "tcpSocket", "sleep"))
+            kinds, grace = ("exec", "httpGet", "tcpSocket", "sleep"), spec.get("terminationGracePeriodSeconds")
+            errors += _handler(hook, where.child("lifecycle", name), kinds, grace)
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if (probe := container.get(name)) is not None:
             place = where.child(name)
@@ -412,7 +420,7 @@ def _probe(probe: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _handler(handler: Obj, where: Path, kinds: tuple[str, ...]) -> list[FieldError]:
+def _handler(handler: Obj, where: Path, kinds: tuple[str, ...], grace: int | None = None) -> list[FieldError]:
     errors: list[FieldError] = []
     given = [kind for kind in kinds if handler.get(kind) is not None]
     for position, kind in enumerate(given):
@@ -440,8 +448,8 @@ def _handler(handler: Obj, where: Path, kinds: tuple[str, ...]) -> list[FieldErr
         elif kind == "grpc":
             number = action.get("port", 0)
             errors += [fielderrors.invalid(place.child("port"), number, text) for text in is_valid_port_num(number)]
-        elif kind == "sleep" and not action.get("seconds", 0) >= 1:
-            detail = "must be greater than 0 and less than terminationGracePeriodSeconds"
+        elif kind == "sleep" and grace is not None and not 0 <= action.get("seconds", 0) <= grace:
+            detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
             errors.append(fielderrors.invalid(place, action.get("seconds", 0), detail))
     if not given:
         errors.append(fielderrors.required(where, "must specify a handler type"))
@@ -451,72 +459,3 @@ def _handler(handler: Obj, where: Path, kinds: tuple[str, ...]) -> list[FieldErr
 def _port_reference(port: Any, where: Path) -> list[FieldError]:
     rule: Any = is_valid_port_name if isinstance(port, str) else is_valid_port_num
     return [fielderrors.invalid(where, port, text) for text in rule(port)]
-
-
-def _security(context: Obj | None, where: Path) -> list[FieldError]:
-    if context is None:
-        return []
-    errors = user_errors(context, where)
-    mount = context.get("procMount")
-    if mount not in (None, "Default", "Unmasked"):
-        errors.append(fielderrors.not_supported(where.child("procMount"), mount, ["Default", "Unmasked"]))
-    errors += seccomp_errors(context.get("seccompProfile"), where.child("seccompProfile"))
-    if context.get("allowPrivilegeEscalation") is False:
-        if context.get("privileged"):
-            detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-            errors.append(fielderrors.invalid(where, _go_security_context(context), detail))
-        if "SYS_ADMIN" in ((context.get("capabilities") or {}).get("add") or ()):
-            detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"
-            errors.append(fielderrors.invalid(where, _go_security_context(context), detail))
-    return errors
-
-
-def user_errors(context: Obj, where: Path) -> list[FieldError]:
-    """runAsUser and runAsGroup."""
-    errors: list[FieldError] = []
-    for field in ("runAsUser", "runAsGroup"):
-        value = context.get(field)
-        if value is not None and not 0 <= value <= 2147483647:
-            errors.append(fielderrors.invalid(where.child(field), value, "must be between 0 and 2147483647, inclusive"))
-    return errors
-
-
-def seccomp_errors(profile: Obj | None, where: Path) -> list[FieldError]:
-    """A SeccompProfile."""
-    if profile is None:
-        return []
-    kind, local = profile.get("type", ""), profile.get("localhostProfile")
-    if not kind:
-        return [fielderrors.required(where.child("type"), "type is required when seccompProfile is set")]
-    if kind not in ("Localhost", "RuntimeDefault", "Unconfined"):
-        return [fielderrors.not_supported(where.child("type"), kind, ["Localhost", "RuntimeDefault", "Unconfined"])]
-    if kind == "Localhost":
-        if not local:
-            return [fielderrors.required(where.child("localhostProfile"), "must be set when seccomp type is Localhost")]
-        return local_path_errors(local, where.child("localhostProfile"))
-    if local is not None:
-        return [
-            fielderrors.invalid(
-                where.child("localhostProfile"), local, "can only be set when seccomp type is Localhost"
-            )
-        ]
-    return []
-
-
-def _go_security_context(context: Obj) -> Obj:
-    """The context as Go prints upstream's internal type."""
-    fields = {
-        "Capabilities": "capabilities",
-        "Privileged": "privileged",
-        "SELinuxOptions": "seLinuxOptions",
-        "WindowsOptions": "windowsOptions",
-        "RunAsUser": "runAsUser",
-        "RunAsGroup": "runAsGroup",
-        "RunAsNonRoot": "runAsNonRoot",
-        "ReadOnlyRootFilesystem": "readOnlyRootFilesystem",
-        "AllowPrivilegeEscalation": "allowPrivilegeEscalation",
-        "ProcMount": "procMount",
-        "SeccompProfile": "seccompProfile",
-        "AppArmorProfile": "appArmorProfile",
-    }
-    return {go: context.get(name) for go, name in fields.items()}

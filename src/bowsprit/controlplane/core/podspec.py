@@ -23,6 +23,7 @@ def default_pod_spec(spec: Obj, *, template: bool = False) -> None:
         spec: a PodSpec.
         template: it stands in a pod template, where enableServiceLinks and host ports are left to the pod itself.
     """
+    _drop_disabled(spec)
     _missing(spec, "dnsPolicy", "ClusterFirst")
     _missing(spec, "restartPolicy", "Always")
     if spec.get("hostNetwork") and not template:
@@ -41,6 +42,19 @@ def default_pod_spec(spec: Obj, *, template: bool = False) -> None:
         default_container(container)
     for volume in spec.get("volumes") or ():
         default_volume(volume)
+
+
+def _drop_disabled(spec: Obj) -> None:
+    """Fields of features that are off unless they are asked for (upstream pkg/api/pod dropDisabledFields)."""
+    spec.pop("schedulingGroup", None)
+    for container in [*containers_of(spec), *(spec.get("ephemeralContainers") or ())]:
+        lifecycle = container.get("lifecycle")
+        if lifecycle is not None and lifecycle.pop("stopSignal", None) is not None and not lifecycle:
+            del container["lifecycle"]
+    for volume in spec.get("volumes") or ():
+        for projection in (volume.get("projected") or {}).get("sources") or ():
+            for field in ("clusterTrustBundle", "podCertificate"):
+                projection.pop(field, None)
 
 
 def default_container(container: Obj) -> None:
@@ -173,10 +187,6 @@ def _default_projection(projection: Obj) -> None:
         _default_field_ref(item.get("fieldRef"))
         if (reference := item.get("resourceFieldRef")) is not None:
             reference.setdefault("divisor", "0")
-    if (certificate := projection.get("podCertificate")) is not None and certificate.get(
-        "maxExpirationSeconds"
-    ) is None:
-        certificate["maxExpirationSeconds"] = 86400
 
 
 def _missing(obj: Obj, field: str, value: Any, *, absent_only: bool = False) -> None:

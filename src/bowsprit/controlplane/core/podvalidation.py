@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
 from bowsprit.controlplane.core.affinityrules import affinity_errors, spreading_errors, toleration_errors
-from bowsprit.controlplane.core.containerrules import common_errors, container_errors, seccomp_errors, user_errors
+from bowsprit.controlplane.core.containerrules import common_errors, container_errors
 from bowsprit.controlplane.core.qos import qos_class
-from bowsprit.controlplane.core.resourcerules import amount_errors
+from bowsprit.controlplane.core.resourcerules import requirements_errors, whole_name_errors
 from bowsprit.controlplane.core.restartrules import pod_claim_errors, used_claim_errors
+from bowsprit.controlplane.core.securityrules import host_errors, pod_security_errors, system_errors
 from bowsprit.controlplane.core.volumerules import volume_errors
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.quantity import Quantity
 from bowsprit.machinery.validation import (
     is_dns1123_label,
     is_dns1123_subdomain,
@@ -24,9 +24,7 @@ from bowsprit.machinery.validation import (
 _RESTART_POLICIES = ["Always", "OnFailure", "Never"]
 _DNS_POLICIES = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]
 _MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
-_LONGEST_SYSCTL = 253
 # Upstream SysctlContainSlashFmt.
-_SYSCTL = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _NOT_FOR_EPHEMERAL = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
 _LARGEST_DEADLINE = 2147483647
 UPDATE_DETAIL = (
@@ -69,33 +67,45 @@ def pod_spec_errors(spec: Obj, where: Path, *, pod: str = "", of_pod: bool = Fal
     errors += _whole_resources(spec, where.child("resources"))
     errors += _policies(spec, where)
     errors += label_errors(spec.get("nodeSelector"), where.child("nodeSelector"))
-    errors += _security(spec, where)
+    errors += pod_security_errors(spec, where)
     errors += affinity_errors(spec.get("affinity"), where.child("affinity"))
     errors += _dns_config(spec, where.child("dnsConfig"))
     errors += _readiness_gates(spec, where)
     errors += _gates(spec, where)
     errors += spreading_errors(spec.get("topologySpreadConstraints") or [], where.child("topologySpreadConstraints"))
+    errors += host_errors(spec, where)
     errors += _names(spec, where)
     errors += toleration_errors(spec.get("tolerations") or [], where.child("tolerations"))
     errors += _host_aliases(spec, where)
     errors += _classes(spec, where)
+    errors += requirements_errors({"limits": spec.get("overhead")}, where.child("overhead"))
+    errors += system_errors(spec, where)
     errors += _file_keys(spec, where)
-    for name, text in (spec.get("overhead") or {}).items():
-        errors += amount_errors(name, text, where.child("overhead").key(name))
     return errors
 
 
 def _whole_resources(spec: Obj, where: Path) -> list[FieldError]:
     """Resources of the pod as a whole, which cannot claim devices."""
-    claims = (spec.get("resources") or {}).get("claims")
-    if claims is None:
+    resources = spec.get("resources")
+    if resources is None:
         return []
+    if (spec.get("os") or {}).get("name") == "windows":
+        return [fielderrors.forbidden(where, "may not be set for a windows pod")]
+    errors: list[FieldError] = []
+    if resources.get("claims") is not None:
+        detail = "claims may not be set for Resources at pod-level"
+        errors.append(fielderrors.forbidden(where.child("claims"), detail))
+    errors += requirements_errors(resources, where, names=whole_name_errors)
     known = [claim["name"] for claim in spec.get("resourceClaims") or () if claim.get("name")]
-    detail = "claims may not be set for Resources at pod-level"
-    return [
-        fielderrors.forbidden(where.child("claims"), detail),
-        *used_claim_errors(claims, where.child("claims"), known),
-    ]
+    errors += used_claim_errors(resources.get("claims") or [], where.child("claims"), known)
+    limits = resources.get("limits") or {}
+    for index, container in enumerate(spec.get("containers") or ()):
+        for name, text in ((container.get("resources") or {}).get("limits") or {}).items():
+            if name in limits and Quantity.parse(text) > (most := Quantity.parse(limits[name])):
+                place = where.child("containers").index(index).key(name).child("limits")
+                detail = f"must be less than or equal to pod limits of {most}"
+                errors.append(fielderrors.invalid(place, str(Quantity.parse(text)), detail))
+    return errors
 
 
 def _file_keys(spec: Obj, where: Path) -> list[FieldError]:
@@ -127,6 +137,10 @@ def _ephemeral(spec: Obj, where: Path, volumes: dict[str, Obj], names: set[str])
         errors += [fielderrors.forbidden(place.child(field), detail) for field in forbidden]
         if any((container.get("resources") or {}).get(kind) for kind in ("limits", "requests", "claims")):
             errors.append(fielderrors.forbidden(place.child("resources"), "cannot be set for an Ephemeral Container"))
+        for number, mount in enumerate(container.get("volumeMounts") or ()):
+            for field in ("subPath", "subPathExpr"):
+                if mount.get(field):
+                    errors.append(fielderrors.forbidden(place.child("volumeMounts").index(number).child(field), detail))
         names.add(container.get("name", ""))
     return errors
 
@@ -151,53 +165,6 @@ def _classes(spec: Obj, where: Path) -> list[FieldError]:
     if preemption not in (None, "Never", "PreemptLowerPriority"):
         supported = ["Never", "PreemptLowerPriority"]
         errors.append(fielderrors.not_supported(where.child("preemptionPolicy"), preemption, supported))
-    os_name = (spec.get("os") or {}).get("name")
-    if spec.get("os") is not None and os_name not in ("linux", "windows"):
-        place = where.child("os", "name")
-        supported = ["linux", "windows"]
-        errors.append(fielderrors.not_supported(place, os_name, supported) if os_name else fielderrors.required(place))
-    return errors
-
-
-def _security(spec: Obj, where: Path) -> list[FieldError]:
-    context = spec.get("securityContext") or {}
-    place = where.child("securityContext")
-    errors = user_errors(context, place)
-    group = context.get("fsGroup")
-    if group is not None and not 0 <= group <= _LARGEST_DEADLINE:
-        errors.append(fielderrors.invalid(place.child("fsGroup"), group, "must be between 0 and 2147483647, inclusive"))
-    for index, extra in enumerate(context.get("supplementalGroups") or ()):
-        if not 0 <= extra <= _LARGEST_DEADLINE:
-            spot = place.child("supplementalGroups").index(index)
-            errors.append(fielderrors.invalid(spot, extra, "must be between 0 and 2147483647, inclusive"))
-    seen: set[str] = set()
-    for index, sysctl in enumerate(context.get("sysctls") or ()):
-        name, spot = sysctl.get("name", ""), place.child("sysctls").index(index).child("name")
-        if not name:
-            errors.append(fielderrors.required(spot))
-        elif len(name) > _LONGEST_SYSCTL or not re.fullmatch(_SYSCTL, name):
-            detail = f"must have at most {_LONGEST_SYSCTL} characters and match regex {_SYSCTL}"
-            errors.append(fielderrors.invalid(spot, name, detail))
-        elif name in seen:
-            errors.append(fielderrors.duplicate(spot, name))
-        seen.add(name)
-    change = context.get("fsGroupChangePolicy")
-    if change not in (None, "Always", "OnRootMismatch"):
-        errors.append(
-            fielderrors.not_supported(place.child("fsGroupChangePolicy"), change, ["Always", "OnRootMismatch"])
-        )
-    policy = context.get("supplementalGroupsPolicy")
-    if policy not in (None, "Merge", "Strict"):
-        spot = place.child("supplementalGroupsPolicy")
-        errors.append(fielderrors.not_supported(spot, policy, ["Merge", "Strict"]))
-    errors += seccomp_errors(context.get("seccompProfile"), place.child("seccompProfile"))
-    if spec.get("shareProcessNamespace") and spec.get("hostPID"):
-        detail = "ShareProcessNamespace and HostPID cannot both be enabled"
-        errors.append(fielderrors.invalid(where.child("shareProcessNamespace"), True, detail))
-    if spec.get("hostUsers") is False:
-        for field in ("hostNetwork", "hostPID", "hostIPC"):
-            if spec.get(field):
-                errors.append(fielderrors.forbidden(where.child(field), "when `hostUsers` is false"))
     return errors
 
 

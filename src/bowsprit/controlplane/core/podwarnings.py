@@ -103,6 +103,7 @@ def _warnings(pod: Obj, where: Path) -> Iterator[str]:
     for field in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(field) or ()):
             yield from _container_warnings(container, place.child(field).index(index))
+    yield from _port_warnings(spec, place)
     seconds = spec.get("terminationGracePeriodSeconds")
     if seconds is not None and seconds < 0:
         yield f"{place.child('terminationGracePeriodSeconds')}: must be >= 0; negative values are invalid and will be treated as 1"
@@ -185,18 +186,45 @@ def _container_warnings(container: Obj, where: Path) -> Iterator[str]:
             spot = where.child("env").index(index)
             yield f"{spot}: hides previous definition of {quote(name)}, which may be dropped when using apply"
         seen.add(name)
-    yield from _port_warnings(container.get("ports") or [], where.child("ports"))
 
 
-def _port_warnings(ports: list[Obj], where: Path) -> Iterator[str]:
-    first: dict[tuple[object, ...], Path] = {}
-    for index, port in enumerate(ports):
-        place = where.index(index)
-        fields = ("containerPort", "protocol", "hostPort", "hostIP")
-        identity = tuple(port.get(field) or 0 for field in fields)
-        if identity in first:
-            yield f"{place}: duplicate port definition with {first[identity]}"
-        first.setdefault(identity, place)
+def _port_warnings(spec: Obj, where: Path) -> Iterator[str]:
+    """Ports of all containers that get in each other's way."""
+    seen: dict[tuple[int, str], list[tuple[Path, Obj]]] = {}
+    names: dict[str, Path] = {}
+    repeated: list[str] = []
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for number, container in enumerate(spec.get(kind) or ()):
+            for index, port in enumerate(container.get("ports") or ()):
+                place = where.child(kind).index(number).child("ports").index(index)
+                if port.get("hostIP") and not port.get("hostPort"):
+                    yield f"{place}: hostIP set without hostPort: {_go_port(port)}"
+                others = seen.setdefault((port.get("containerPort") or 0, port.get("protocol") or ""), [])
+                for spot, other in others:
+                    if text := _conflict(port, other):
+                        yield f"{place}: {text} port definition with {spot}"
+                others.append((place, port))
+                if (name := port.get("name", "")) and (first := names.setdefault(name, place)) is not place:
+                    use = f"services and probes that select ports by name will use {first}"
+                    repeated.append(f"{place}: duplicate port name {quote(name)} with {first}, {use}")
+    yield from repeated
+
+
+def _go_port(port: Obj) -> str:
+    """A port as Go prints upstream's internal type."""
+    shown = {"Name": "name", "HostPort": "hostPort", "ContainerPort": "containerPort", "Protocol": "protocol"}
+    values = {go: port.get(name) or (0 if go.endswith("Port") else "") for go, name in shown.items()}
+    return "{" + " ".join(f"{name}:{value}" for name, value in {**values, "HostIP": port["hostIP"]}.items()) + "}"
+
+
+def _conflict(port: Obj, other: Obj) -> str:
+    """How two ports of one number and protocol get in each other's way, "" if they do not."""
+    mine, its = ((each.get("hostIP") or "", each.get("hostPort") or 0) for each in (port, other))
+    if mine == its:
+        return "duplicate"
+    if not mine[1] or not its[1]:
+        return "overlapping"
+    return "dangerously ambiguous" if mine[1] == its[1] and (not mine[0]) != (not its[0]) else ""
 
 
 def _affinity_warnings(affinity: Obj, where: Path) -> Iterator[str]:

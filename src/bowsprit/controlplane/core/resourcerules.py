@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
 from bowsprit.machinery.objects import Obj
@@ -78,19 +80,33 @@ def container_name_errors(name: str, where: Path) -> list[FieldError]:
     return errors
 
 
-def requirements_errors(resources: Obj | None, where: Path) -> list[FieldError]:
-    """Limits and requests of one container (upstream ValidateResourceRequirements)."""
+def whole_name_errors(name: str, where: Path) -> list[FieldError]:
+    """A resource's name at the level of the pod."""
+    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
+    if errors:
+        return errors
+    if "/" not in name and name not in _STANDARD and not is_hugepages(name):
+        return [fielderrors.invalid(where, name, "must be a standard resource type or fully qualified")]
+    if name not in ("cpu", "memory") and not is_hugepages(name):
+        return [fielderrors.not_supported(where, name, ["cpu", "hugepages-", "memory"])]
+    return []
+
+
+def requirements_errors(
+    resources: Obj | None, where: Path, *, names: Callable[[str, Path], list[FieldError]] = container_name_errors
+) -> list[FieldError]:
+    """Limits and requests (upstream ValidateResourceRequirements); `names` judges what is limited, as in containers."""
     resources = resources or {}
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     errors: list[FieldError] = []
     huge = compute = False
     for name, text in limits.items():
         place = where.child("limits").key(name)
-        errors += container_name_errors(name, place) + amount_errors(name, text, place)
+        errors += names(name, place) + amount_errors(name, text, place)
         huge, compute = huge or is_hugepages(name), compute or name in ("cpu", "memory")
     for name, text in requests.items():
         place = where.child("requests").key(name)
-        errors += container_name_errors(name, place) + amount_errors(name, text, place)
+        errors += names(name, place) + amount_errors(name, text, place)
         limit = limits.get(name)
         if limit is not None:
             wanted, most = Quantity.parse(text), Quantity.parse(limit)

@@ -33,8 +33,8 @@ def resize_policy_errors(policies: list[Obj], where: Path, pod_policy: str) -> l
     return errors
 
 
-def restart_errors(container: Obj, where: Path) -> list[FieldError]:
-    """`restartPolicy` and `restartPolicyRules` of a container."""
+def restart_errors(container: Obj, where: Path, *, init: bool = False) -> list[FieldError]:
+    """`restartPolicy` and `restartPolicyRules` of a container; without a policy, init containers' rules are not judged."""
     errors: list[FieldError] = []
     policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or []
     place = where.child("restartPolicy")
@@ -42,6 +42,8 @@ def restart_errors(container: Obj, where: Path) -> list[FieldError]:
         if not rules:
             return []
         errors.append(fielderrors.required(place, "must specify restartPolicy when restart rules are used"))
+        if init:
+            return errors
     elif policy not in _POLICIES:
         errors.append(fielderrors.not_supported(place, policy, _POLICIES))
     if len(rules) > _MOST_RULES:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from bowsprit.controlplane.core.containerrules import (
-    VOLUME_FIELDS,
-    field_ref_errors,
-    local_path_errors,
-    resource_ref_errors,
-)
+from bowsprit.controlplane.core.containerrules import VOLUME_FIELDS, field_ref_errors, resource_ref_errors
+from bowsprit.controlplane.core.pathrules import local_path_errors
 from bowsprit.controlplane.core.storagevalidation import claim_template_errors
 from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
-from bowsprit.controlplane.labelrules import name_errors, selector_errors
+from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
-from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
 
 _MODE = "must be a number between 0 and 0777 (octal), both inclusive"
 _PULL_POLICIES = ["Always", "IfNotPresent", "Never"]
-_KEY_TYPES = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"]
 _NO_TEMPLATE = "one of fieldRef and resourceFieldRef is required"
 # The order in which upstream looks at them; the second one found is the one too many.
 _ORDER = (
@@ -227,16 +219,6 @@ def _projected(source: Obj, where: Path) -> list[FieldError]:
         if (part := projection.get("serviceAccountToken")) is not None:
             kinds += 1
             errors += _token(part, place.child("serviceAccountToken"), where.child("path"))
-        if (part := projection.get("clusterTrustBundle")) is not None:
-            kinds += 1
-            errors += _trust_bundle(part, place.child("clusterTrustBundle"))
-            take(part.get("path", ""), part.get("path", ""))
-        if (part := projection.get("podCertificate")) is not None:
-            kinds += 1
-            errors += _certificate(part, place.child("podCertificate"))
-            for field in ("credentialBundlePath", "keyPath", "certificateChainPath"):
-                if part.get(field):
-                    take(part[field], part[field])
         if kinds > 1:
             errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type per source"))
     return errors
@@ -252,75 +234,3 @@ def _token(part: Obj, where: Path, target: Path) -> list[FieldError]:
     if not part.get("path"):
         return [*errors, fielderrors.required(target)]
     return errors + _descending(part["path"], target)
-
-
-def _trust_bundle(part: Obj, where: Path) -> list[FieldError]:
-    errors: list[FieldError] = []
-    name, signer = part.get("name"), part.get("signerName")
-    if name is not None and signer is not None:
-        errors.append(fielderrors.invalid(where, part, "only one of name and signerName may be used"))
-    elif name is not None:
-        if not name:
-            errors.append(fielderrors.required(where.child("name"), "must be a valid object name"))
-        errors += [
-            fielderrors.invalid(where.child("name"), name, f"not a valid clustertrustbundlename: {text}")
-            for text in is_dns1123_subdomain(name.rpartition(":")[2])
-        ]
-        if part.get("labelSelector") is not None:
-            detail = "labelSelector must be unset if name is specified"
-            errors.append(fielderrors.invalid(where.child("labelSelector"), part["labelSelector"], detail))
-    elif signer is not None:
-        if not signer:
-            errors.append(fielderrors.required(where.child("signerName"), "must be a valid signer name"))
-        errors += signer_name_errors(signer, where.child("signerName"))
-        errors += selector_errors(part.get("labelSelector"), where.child("labelSelector"))
-    else:
-        errors.append(fielderrors.required(where, "either name or signerName must be specified"))
-    if not part.get("path"):
-        errors.append(fielderrors.required(where.child("path")))
-    return errors + _descending(part.get("path", ""), where.child("path"))
-
-
-def _certificate(part: Obj, where: Path) -> list[FieldError]:
-    errors = signer_name_errors(part.get("signerName", ""), where.child("signerName"))
-    key_type = part.get("keyType", "")
-    if key_type not in _KEY_TYPES:
-        errors.append(fielderrors.not_supported(where.child("keyType"), key_type, _KEY_TYPES))
-    seconds, place = part.get("maxExpirationSeconds"), where.child("maxExpirationSeconds")
-    most = 86400 if part.get("signerName", "").partition("/")[0].endswith("kubernetes.io") else 7862400
-    if seconds is not None and seconds < 3600:
-        errors.append(fielderrors.invalid(place, seconds, "if provided, maxExpirationSeconds must be >= 3600"))
-    if seconds is not None and seconds > most:
-        errors.append(fielderrors.invalid(place, seconds, f"if provided, maxExpirationSeconds must be <= {most}"))
-    targets = [field for field in ("credentialBundlePath", "keyPath", "certificateChainPath") if part.get(field)]
-    for field in targets:
-        errors += _descending(part[field], where.child(field))
-    if not targets:
-        detail = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"
-        errors.append(fielderrors.required(where, detail))
-    return errors
-
-
-def signer_name_errors(name: str, where: Path) -> list[FieldError]:
-    """`domain/path`, as signers of certificates are called (upstream ValidateSignerName)."""
-    if not name:
-        return [fielderrors.required(where)]
-    domain, slash, rest = name.partition("/")
-    if not slash or "/" in rest:
-        detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'"
-        return [fielderrors.invalid(where, name, detail)]
-    labels = domain.split(".")
-    errors = _first_problem(domain, labels, where, is_dns1123_label)
-    if len(labels) < 2:
-        detail = "should be a domain with at least two segments separated by dots"
-        errors.append(fielderrors.invalid(where, domain, detail))
-    return errors + _first_problem(rest, rest.split("."), where, is_dns1123_subdomain)
-
-
-def _first_problem(text: str, labels: list[str], where: Path, rule: Callable[[str], list[str]]) -> list[FieldError]:
-    for label in labels:
-        if problems := rule(label):
-            return [
-                fielderrors.invalid(where, text, f"validating label {quote(label)}: {problem}") for problem in problems
-            ]
-    return []

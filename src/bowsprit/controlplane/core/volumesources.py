@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bowsprit.controlplane.core.containerrules import local_path_errors, no_backsteps
+from bowsprit.controlplane.core.pathrules import local_path_errors, no_backsteps
 from bowsprit.controlplane.countrules import one_of
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
