@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -151,6 +152,33 @@ async def test_https_proxy_and_its_bridge() -> None:
         assert proxy.asked == ["far.internal:443", "Proxy-Authorization: Basic dTpw"]
 
 
+async def test_a_tls_proxy_that_closes_early_is_heard_to_its_end() -> None:
+    """The client reads slowly: most of what the proxy has sent waits when its end arrives."""
+    authority = trustme.CA()
+    context, trust = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(trust)
+    data = bytes(9_000_000)
+
+    def serve(listener: socket.socket) -> None:
+        with context.wrap_socket(listener.accept()[0], server_side=True) as client:
+            client.recv(1000)
+            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            client.sendall(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = asyncio.create_task(asyncio.to_thread(serve, listener))
+        sock = await proxy_dialer(f"https://127.0.0.1:{listener.getsockname()[1]}", context=trust).open("far", 443)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        got = 0
+        while chunk := await reader.read(65_536):
+            got += len(chunk)
+            await asyncio.sleep(0.001)
+        await served
+    writer.close()
+    assert got == len(data)
+
+
 @pytest.mark.parametrize("kind", ["socks5", "http"])
 async def test_refusals_name_the_proxy_but_not_its_password(kind: str) -> None:
     proxy = Proxy(1, refuse=True)
@@ -172,6 +200,7 @@ def test_everything_works_on_uvloop_too() -> None:
         await test_direct()
         await test_socks_sends_names_unresolved("socks5")
         await test_https_proxy_and_its_bridge()
+        await test_a_tls_proxy_that_closes_early_is_heard_to_its_end()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(both())

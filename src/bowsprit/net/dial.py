@@ -14,6 +14,7 @@ import ssl
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from bowsprit.net.valve import ValvedReader
 from bowsprit.pki.trusting import trusting
 
 DEFAULT_TIMEOUT = 30.0
@@ -154,14 +155,16 @@ class TLSConnectDialer:
 
     async def _connect(self, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = self._context or trusting()
-        hostname = str(self._url.hostname)
-        reader, writer = await asyncio.open_connection(
-            hostname,
+        loop = asyncio.get_running_loop()
+        reader = ValvedReader(limit=_MAX_CONNECT_REPLY, loop=loop)
+        transport, protocol = await loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+            str(self._url.hostname),
             proxy_port(self._url),
             ssl=context,
             server_hostname=self._server_hostname,
-            limit=_MAX_CONNECT_REPLY,
         )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             head = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: bowsprit"]
             if self._url.username:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 
 class Valve:
@@ -40,3 +41,24 @@ class Valve:
             self._transport.set_read_buffer_limits()  # type: ignore[attr-defined]
         else:
             self._transport.resume_reading()
+
+
+class ValvedReader(asyncio.StreamReader):
+    """A stream reader that stops its transport with a Valve."""
+
+    def set_transport(self, transport: asyncio.BaseTransport) -> None:
+        super().set_transport(_Valved(cast(asyncio.Transport, transport)))
+
+
+class _Valved(asyncio.ReadTransport):
+    """As much of a transport as a stream reader uses."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._valve = Valve(transport)
+
+    def pause_reading(self) -> None:
+        self._valve.close()
+
+    def resume_reading(self) -> None:
+        self._valve.open()
