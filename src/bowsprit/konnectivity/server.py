@@ -14,12 +14,14 @@ import stat
 import time
 import uuid
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from bowsprit.client.rest import RestClient
-from bowsprit.konnectivity import godial, identifiers, kubeclient, pages, serveroptions
+from bowsprit.konnectivity import godial, kubeclient, pages, serveroptions
 from bowsprit.konnectivity.backends import Backends, parse_strategies
 from bowsprit.konnectivity.certificates import CertificateError, server_context
+from bowsprit.konnectivity.identifiers import Identifiers
 from bowsprit.konnectivity.leases import LeaseController
 from bowsprit.konnectivity.links import Backend
 from bowsprit.konnectivity.metrics import CONTENT_TYPE
@@ -53,6 +55,18 @@ _PROBE_TIMEOUT = 5.0  # an agent of ours that does not answer for so long is gon
 
 class ServerError(Exception):
     """The server cannot start; the message is upstream's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """An agent's Connect, before it is admitted."""
+
+    protocol: GrpcProtocol
+    stream: Stream
+    headers: Metadata
+    port: AgentStream
+    agent_id: str
+    identifiers: Identifiers
 
 
 class ProxyServer:
@@ -280,63 +294,44 @@ class ProxyServer:
                          len(self.backends))  # fmt: skip
                 self.metrics.agent_gone(backend.agent_id, backend.sent, backend.received)
 
-        port = AgentStream(self.router, protocol, stream, ended)
+        port = stream.handler = AgentStream(self.router, protocol, stream, ended)
         try:
             agent_id, agent_identifiers = identity(headers)
         except ValueError as exc:
-            stream.handler = port
             stream.finish(Status(StatusCode.UNKNOWN, str(exc)))
             return port
+        arrival = _Arrival(protocol, stream, headers, port, agent_id, agent_identifiers)
         if self._authenticator is None:
-            stream.handler = port
-            self._admit(protocol, port, stream, agent_id, agent_identifiers, headers)
+            self._admit(arrival)
         else:
-            coroutine = self._authenticate(
-                self._authenticator, protocol, port, stream, agent_id, agent_identifiers, headers
-            )
+            coroutine = self._authenticate(self._authenticator, arrival)
             task = asyncio.get_running_loop().create_task(coroutine, name=f"admit-{agent_id}")
             self._admissions.add(task)
             task.add_done_callback(self._admissions.discard)
         return port
 
-    async def _authenticate(
-        self,
-        authenticator: TokenAuthenticator,
-        protocol: GrpcProtocol,
-        port: AgentStream,
-        stream: Stream,
-        agent_id: str,
-        agent_identifiers: identifiers.Identifiers,
-        headers: Metadata,
-    ) -> None:
+    async def _authenticate(self, authenticator: TokenAuthenticator, arrival: _Arrival) -> None:
         try:
-            await authenticator.authenticate(md.values(headers, "authorization"))
+            await authenticator.authenticate(md.values(arrival.headers, "authorization"))
         except TokenRejectedError as exc:
-            log.warning("agent %r is not admitted: %s", agent_id, exc)
-            stream.finish(Status(StatusCode.UNKNOWN, str(exc)))
+            log.warning("agent %r is not admitted: %s", arrival.agent_id, exc)
+            arrival.stream.finish(Status(StatusCode.UNKNOWN, str(exc)))
             return
-        self._admit(protocol, port, stream, agent_id, agent_identifiers, headers)
+        self._admit(arrival)
 
-    def _admit(
-        self,
-        protocol: GrpcProtocol,
-        port: AgentStream,
-        stream: Stream,
-        agent_id: str,
-        agent_identifiers: identifiers.Identifiers,
-        headers: Metadata,
-    ) -> None:
-        if stream.closed:
+    def _admit(self, arrival: _Arrival) -> None:
+        if arrival.stream.closed:
             return
         answer = [("serverid", self.server_id), ("servercount", str(self.options.server_count))]
-        window = peer_window(headers)
+        window = peer_window(arrival.headers)
         if window is not None:
             answer.append((WINDOW_HEADER, str(self.router.window)))
-            protocol.probe(2 * probe_interval(headers), _PROBE_TIMEOUT)
-        stream.send_headers(answer)
-        port.backend = Backend(port, agent_id, agent_identifiers, time.monotonic(), window)
-        self.router.agent_connected(port.backend)
-        log.info("agent %r connected (%d connected)", agent_id, len(self.backends))
+            arrival.protocol.probe(2 * probe_interval(arrival.headers), _PROBE_TIMEOUT)
+        arrival.stream.send_headers(answer)
+        backend = Backend(arrival.port, arrival.agent_id, arrival.identifiers, time.monotonic(), window)
+        arrival.port.backend = backend
+        self.router.agent_connected(backend)
+        log.info("agent %r connected (%d connected)", arrival.agent_id, len(self.backends))
 
     # -- stop ---------------------------------------------------------------------------------------------------------
 
