@@ -16,6 +16,8 @@ DNS1035_LABEL_MAX_LENGTH = 63
 
 _DNS1123_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS1123_SUBDOMAIN = _DNS1123_LABEL + r"(\." + _DNS1123_LABEL + ")*"
+_SEARCH_LABEL = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SEARCH_DOMAIN = _SEARCH_LABEL + r"(\." + _SEARCH_LABEL + ")*"
 _DNS1035_LABEL = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _QUALIFIED_NAME = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _LABEL_VALUE = f"({_QUALIFIED_NAME})?"
@@ -62,6 +64,7 @@ _ENV_VAR_TEXT = (
 
 _matches_dns1123_label = re.compile(_DNS1123_LABEL).fullmatch
 _matches_dns1123_subdomain = re.compile(_DNS1123_SUBDOMAIN).fullmatch
+_matches_search_domain = re.compile(_SEARCH_DOMAIN).fullmatch
 _matches_dns1035_label = re.compile(_DNS1035_LABEL).fullmatch
 _matches_qualified_name = re.compile(_QUALIFIED_NAME).fullmatch
 _matches_label_value = re.compile(_LABEL_VALUE).fullmatch
@@ -126,6 +129,17 @@ def is_dns1123_subdomain(value: str) -> list[str]:
         errors.append(max_length_error(DNS1123_SUBDOMAIN_MAX_LENGTH))
     if not _matches_dns1123_subdomain(value):
         errors.append(regex_error(_DNS1123_SUBDOMAIN_TEXT, _DNS1123_SUBDOMAIN, "example.com"))
+    return errors
+
+
+def is_search_domain(value: str) -> list[str]:
+    """A subdomain in which underscores may be, as resolvers search in them."""
+    errors = []
+    if _length(value) > DNS1123_SUBDOMAIN_MAX_LENGTH:
+        errors.append(max_length_error(DNS1123_SUBDOMAIN_MAX_LENGTH))
+    if not _matches_search_domain(value):
+        text = _DNS1123_SUBDOMAIN_TEXT.replace("characters, '-'", "characters, '_', '-'")
+        errors.append(regex_error(text, _SEARCH_DOMAIN, "example.com"))
     return errors
 
 

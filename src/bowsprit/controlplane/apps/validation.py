@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bowsprit.controlplane.core.podvalidation import template_errors
+from bowsprit.controlplane.core.storagevalidation import claim_spec_errors
 from bowsprit.controlplane.countrules import at_most_all, count_or_percent, is_zero, not_negative
 from bowsprit.controlplane.labelrules import selector_errors
 from bowsprit.machinery import fielderrors
@@ -37,7 +38,8 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
         try:
             selector = LabelSelector.from_obj(given)
         except SelectorError:
-            errors.append(fielderrors.invalid(where.child("selector"), given, "invalid label selector"))
+            detail = "" if kind == "StatefulSet" else "invalid label selector"
+            errors.append(fielderrors.invalid(where.child("selector"), given, detail))
             return errors
     template, place = spec.get("template"), where.child("template")
     if template is None:
@@ -138,6 +140,9 @@ def stateful_set_errors(obj: Obj) -> list[FieldError]:
         if value not in (None, "Retain", "Delete"):
             place = where.child("persistentVolumeClaimRetentionPolicy", field)
             errors.append(fielderrors.not_supported(place, value, ["Delete", "Retain"]))
+    for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+        place = where.child("volumeClaimTemplates").index(index).child("spec")
+        errors += claim_spec_errors(claim.get("spec") or {}, place)
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
         errors += not_negative(spec.get(field), where.child(field))
     start = (spec.get("ordinals") or {}).get("start")

@@ -10,7 +10,7 @@ from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.statused import StatusStrategy, copy_field
 from bowsprit.machinery import fielderrors
-from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label, is_qualified_name
 
@@ -38,6 +38,10 @@ class NamespaceStrategy(Strategy):
         finalizers = spec.setdefault("finalizers", [])
         if FINALIZER not in finalizers:
             finalizers.append(FINALIZER)
+
+    def validate(self, obj: Obj) -> list[FieldError]:
+        where, names = path("spec", "finalizers"), obj["spec"]["finalizers"]
+        return [error for name in names for error in _finalizer_errors(name, where)]
 
     def canonicalize(self, obj: Obj) -> None:
         self.default(obj)
@@ -81,14 +85,16 @@ class NamespaceFinalizeStrategy(StatusStrategy):
         copy_field(new, old, "status")
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        errors: list[FieldError] = []
-        for index, name in enumerate((new.get("spec") or {}).get("finalizers") or ()):
-            place = path("spec", "finalizers").index(index)
-            errors += [fielderrors.invalid(place, name, text) for text in is_qualified_name(name)]
-            if "/" not in name and name not in (FINALIZER, "orphan", "foregroundDeletion"):
-                detail = "name is neither a standard finalizer name nor is it fully qualified"
-                errors.append(fielderrors.invalid(place, name, detail))
-        return errors
+        names, where = (new.get("spec") or {}).get("finalizers") or (), path("spec", "finalizers")
+        return [error for index, name in enumerate(names) for error in _finalizer_errors(name, where.index(index))]
+
+
+def _finalizer_errors(name: str, where: Path) -> list[FieldError]:
+    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
+    if "/" not in name and name not in (FINALIZER, "orphan", "foregroundDeletion"):
+        detail = "name is neither a standard finalizer name nor is it fully qualified"
+        errors.append(fielderrors.invalid(where, name, detail))
+    return errors
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -41,10 +41,6 @@ class PodStrategy(Strategy):
         spec = obj.setdefault("spec", {})
         default_requests(spec)
         default_pod_spec(spec)
-        # The deprecated serviceAccount mirrors serviceAccountName (upstream's conversion).
-        name = spec.get("serviceAccountName") or spec.get("serviceAccount")
-        if name:
-            spec["serviceAccountName"] = spec["serviceAccount"] = name
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         spec = obj["spec"]

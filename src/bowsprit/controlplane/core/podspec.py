@@ -24,6 +24,9 @@ def default_pod_spec(spec: Obj, *, template: bool = False) -> None:
         template: it stands in a pod template, where enableServiceLinks and host ports are left to the pod itself.
     """
     _drop_disabled(spec)
+    # The deprecated serviceAccount mirrors serviceAccountName (upstream's conversion).
+    if name := spec.get("serviceAccountName") or spec.get("serviceAccount"):
+        spec["serviceAccountName"] = spec["serviceAccount"] = name
     _missing(spec, "dnsPolicy", "ClusterFirst")
     _missing(spec, "restartPolicy", "Always")
     if spec.get("hostNetwork") and not template:

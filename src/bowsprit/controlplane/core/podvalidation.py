@@ -18,6 +18,7 @@ from bowsprit.machinery.validation import (
     is_dns1123_label,
     is_dns1123_subdomain,
     is_qualified_name,
+    is_search_domain,
     is_valid_ip,
 )
 
@@ -27,6 +28,7 @@ _MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
 # Upstream SysctlContainSlashFmt.
 _NOT_FOR_EPHEMERAL = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
 _LARGEST_DEADLINE = 2147483647
+_LONGEST_HOST = 64
 UPDATE_DETAIL = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -181,10 +183,13 @@ def _names(spec: Obj, where: Path) -> list[FieldError]:
         if spec.get(field):
             errors += name_errors(spec[field], where.child(field), is_dns1123_label)
     if (override := spec.get("hostnameOverride")) is not None:
-        errors += name_errors(override, where.child("hostnameOverride"), is_dns1123_subdomain)
-        if spec.get("setHostnameAsFQDN"):
-            place = where.child("setHostnameAsFQDN")
-            errors.append(fielderrors.forbidden(place, "cannot be set when hostnameOverride is set"))
+        place = where.child("hostnameOverride")
+        for field in ("setHostnameAsFQDN", "hostNetwork"):
+            if spec.get(field):
+                errors.append(fielderrors.forbidden(place, f"may not be specified when {field} is true"))
+        if len(override) > _LONGEST_HOST:
+            errors.append(fielderrors.too_long(place, _LONGEST_HOST))
+        errors += name_errors(override, place, is_dns1123_subdomain)
     return errors
 
 
@@ -230,7 +235,7 @@ def _dns_config(spec: Obj, where: Path) -> list[FieldError]:
         errors.append(fielderrors.invalid(where.child("searches"), searches, detail))
     for index, search in enumerate(searches):
         if search != ".":
-            errors += name_errors(search.removesuffix("."), where.child("searches").index(index), is_dns1123_subdomain)
+            errors += name_errors(search.removesuffix("."), where.child("searches").index(index), is_search_domain)
     for index, option in enumerate(config.get("options") or ()):
         if not option.get("name"):
             errors.append(fielderrors.required(where.child("options").index(index), "must not be empty"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
+from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.quotavalidation import limit_range_errors, quota_errors, quota_update_errors
 from bowsprit.controlplane.printing import age_of, name_of
@@ -45,6 +47,9 @@ class LimitRangeStrategy(Strategy):
             for field in ("default", "defaultRequest"):
                 if not item[field]:
                     del item[field]
+
+    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
+        obj["metadata"]["name"] = obj["metadata"].get("name") or str(uuid4())  # the only kind that needs no name
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return limit_range_errors(obj)

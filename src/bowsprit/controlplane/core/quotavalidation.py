@@ -158,10 +158,10 @@ def quota_errors(obj: Obj) -> list[FieldError]:
 
 def _resource_errors(name: str, where: Path) -> list[FieldError]:
     errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
-    if errors or "/" in name:
+    if "/" in name:
         return errors
     huge = is_hugepages(name) or name.startswith("requests.hugepages-")
-    if name not in _STANDARD and not huge:
+    if not errors and name not in _STANDARD and not huge:
         errors.append(fielderrors.invalid(where, name, "must be a standard resource type or fully qualified"))
     if name not in _QUOTA_RESOURCES and not huge:
         errors.append(fielderrors.invalid(where, name, "must be a standard resource for quota"))

@@ -65,13 +65,17 @@ def amount_errors(name: str, text: str, where: Path) -> list[FieldError]:
     return errors
 
 
+def name_errors(name: str, where: Path) -> list[FieldError]:
+    """A resource's name, wherever it stands."""
+    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
+    if not errors and "/" not in name and name not in _STANDARD and not is_hugepages(name):
+        errors.append(fielderrors.invalid(where, name, "must be a standard resource type or fully qualified"))
+    return errors
+
+
 def container_name_errors(name: str, where: Path) -> list[FieldError]:
     """A resource's name in a container."""
-    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
-    if errors:
-        return errors
-    if "/" not in name and name not in _STANDARD and not is_hugepages(name):
-        errors.append(fielderrors.invalid(where, name, "must be a standard resource type or fully qualified"))
+    errors = name_errors(name, where)
     if "/" not in name:
         if name not in _STANDARD_CONTAINER and not is_hugepages(name):
             errors.append(fielderrors.invalid(where, name, "must be a standard resource for containers"))
@@ -82,14 +86,10 @@ def container_name_errors(name: str, where: Path) -> list[FieldError]:
 
 def whole_name_errors(name: str, where: Path) -> list[FieldError]:
     """A resource's name at the level of the pod."""
-    errors = [fielderrors.invalid(where, name, text) for text in is_qualified_name(name)]
-    if errors:
+    errors = name_errors(name, where)
+    if errors or name in ("cpu", "memory") or is_hugepages(name):
         return errors
-    if "/" not in name and name not in _STANDARD and not is_hugepages(name):
-        return [fielderrors.invalid(where, name, "must be a standard resource type or fully qualified")]
-    if name not in ("cpu", "memory") and not is_hugepages(name):
-        return [fielderrors.not_supported(where, name, ["cpu", "hugepages-", "memory"])]
-    return []
+    return [fielderrors.not_supported(where, name, ["cpu", "hugepages-", "memory"])]
 
 
 def requirements_errors(

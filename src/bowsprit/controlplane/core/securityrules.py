@@ -15,7 +15,7 @@ from bowsprit.machinery.validation import is_dns1123_subdomain
 _LARGEST_ID = 2147483647
 _ID_RANGE = f"must be between 0 and {_LARGEST_ID}, inclusive"
 _LONGEST_SYSCTL = 253
-_SYSCTL = r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SYSCTL = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
 _LONGEST_PROFILE = 4095
 _LARGEST_CREDENTIALS = 64 << 10
 _LONGEST_DOMAIN, _LONGEST_USER = 256, 104

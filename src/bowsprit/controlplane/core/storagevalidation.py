@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from bowsprit.controlplane.core.affinityrules import node_selector_errors
-from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
+from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors, source_field
 from bowsprit.controlplane.countrules import one_of
 from bowsprit.controlplane.labelrules import name_errors, selector_errors, template_metadata_errors
 from bowsprit.machinery import fielderrors
@@ -77,7 +77,7 @@ def persistent_volume_errors(obj: Obj) -> list[FieldError]:
     if not capacity:
         errors.append(fielderrors.required(where.child("capacity")))
     if "storage" not in capacity or len(capacity) > 1:
-        shown = dict(capacity) or None
+        shown = dict(sorted(capacity.items())) or None
         errors.append(fielderrors.not_supported(where.child("capacity"), shown, ["storage"]))
     for name, text in capacity.items():
         amount, place = Quantity.parse(text), where.child("capacity").key(name)
@@ -130,8 +130,7 @@ def _backends(spec: Obj, where: Path, name: str) -> list[FieldError]:
             place = where.child("cephFS" if kind == "cephfs" else kind)
             errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type"))
             continue
-        # Upstream calls this one by another name only here.
-        place = where.child("persistentDisk" if kind == "gcePersistentDisk" else kind)
+        place = where.child(source_field(kind))
         errors += _csi(source, place) if kind == "csi" else backend_errors(kind, source, place, of_cluster=True)
         errors += _of_the_cluster(kind, source, place, name)
         if kind == "local" and spec.get("nodeAffinity") is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bowsprit.controlplane.core.containerrules import VOLUME_FIELDS, field_ref_errors, resource_ref_errors
 from bowsprit.controlplane.core.pathrules import local_path_errors
 from bowsprit.controlplane.core.storagevalidation import claim_template_errors
-from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors
+from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors, source_field
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
@@ -93,7 +93,7 @@ def source_errors(volume: Obj, where: Path, *, of_pod: bool) -> list[FieldError]
             place = where.child(_MISSPELT.get(kind, kind))
             errors.append(fielderrors.forbidden(place, "may not specify more than 1 volume type"))
         else:
-            errors += _source(kind, volume[kind], where.child(kind), of_pod=of_pod)
+            errors += _source(kind, volume[kind], where.child(source_field(kind)), of_pod=of_pod)
     if not kinds:
         errors.append(fielderrors.required(where, "must specify a volume type"))
     return errors

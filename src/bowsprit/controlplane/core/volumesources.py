@@ -43,6 +43,11 @@ _BLOB_DISK = "https://{account-name}.blob.core.windows.net/{container-name}/{dis
 _LONGEST_DRIVER = 63
 
 
+def source_field(kind: str) -> str:
+    """What upstream calls a source in the errors of its members."""
+    return "persistentDisk" if kind == "gcePersistentDisk" else kind
+
+
 def backend_errors(kind: str, source: Obj, where: Path, *, of_cluster: bool = False) -> list[FieldError]:
     """One of the sources that pods and PersistentVolumes share; `of_cluster` tells the latter."""
     errors = [fielderrors.required(where.child(name)) for name in _REQUIRED.get(kind, ()) if not source.get(name)]

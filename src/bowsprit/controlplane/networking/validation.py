@@ -175,14 +175,12 @@ def _backend(backend: Obj, where: Path) -> list[FieldError]:
         detail = "cannot set both resource and service backends"
         return [fielderrors.invalid(where, "", detail)]
     if resource is not None:
-        return [
-            fielderrors.required(where.child("resource", field))
-            for field in ("name", "kind")
-            if not resource.get(field)
-        ]
+        place, group = where.child("resource"), resource.get("apiGroup")
+        errors = name_errors(group, place.child("apiGroup"), is_dns1123_subdomain) if group is not None else []
+        return errors + _segment_errors(resource, place, required=("kind", "name"))
     if service is None:
         return [fielderrors.invalid(where, "", "resource or service backend is required")]
-    errors: list[FieldError] = []
+    errors = []
     name, port = service.get("name", ""), service.get("port") or {}
     if not name:
         errors.append(fielderrors.required(where.child("service", "name")))

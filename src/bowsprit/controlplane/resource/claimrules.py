@@ -6,6 +6,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING
 
+from bowsprit.controlplane.core.resourcerules import is_extended
 from bowsprit.controlplane.core.volumesources import driver_name_errors
 from bowsprit.controlplane.labelrules import name_errors, template_metadata_errors
 from bowsprit.controlplane.resource.listrules import list_errors
@@ -19,7 +20,7 @@ from bowsprit.controlplane.resource.namerules import (
 from bowsprit.machinery import cel, fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
-from bowsprit.machinery.validation import is_qualified_name, is_valid_label_value
+from bowsprit.machinery.validation import is_valid_label_value
 
 if TYPE_CHECKING:
     from bowsprit.machinery.celtypes import RuleTypes
@@ -50,16 +51,10 @@ def class_errors(obj: Obj) -> list[FieldError]:
         spec.get("config") or [], where.child("config"), configuration_errors, most=MOST_CONFIGURATIONS
     )
     name = spec.get("extendedResourceName")
-    if name is not None and not _is_extended_resource(name):
+    if name is not None and not is_extended(name):
         detail = "must be a valid extended resource name"
         errors.append(fielderrors.invalid(where.child("extendedResourceName"), name, detail))
     return errors
-
-
-def _is_extended_resource(name: str) -> bool:
-    if "/" not in name or "kubernetes.io/" in name or name.startswith("requests."):
-        return False
-    return not is_qualified_name(f"requests.{name}")  # so that quotas can name it
 
 
 def claim_errors(obj: Obj) -> list[FieldError]:

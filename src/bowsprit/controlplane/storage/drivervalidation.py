@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bowsprit.controlplane.core.volumesources import driver_name_errors
 from bowsprit.controlplane.countrules import not_negative, one_of
 from bowsprit.controlplane.labelrules import name_errors, selector_errors
 from bowsprit.machinery import fielderrors
@@ -10,18 +11,9 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.quantity import Quantity
 from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_name
 
-_LONGEST_DRIVER = 63
 _LONGEST_NODE_ID = 192
 _SHORTEST_TOKEN = 600
 _LONGEST_TOKEN = 1 << 32
-
-
-def driver_name_errors(name: str, where: Path) -> list[FieldError]:
-    """The name of a CSI driver."""
-    if not name:
-        return [fielderrors.required(where)]
-    errors = [fielderrors.too_long(where, _LONGEST_DRIVER)] if len(name) > _LONGEST_DRIVER else []
-    return errors + [fielderrors.invalid(where, name, text) for text in is_dns1123_subdomain(name.lower())]
 
 
 def csi_driver_errors(obj: Obj) -> list[FieldError]:
