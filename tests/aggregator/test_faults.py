@@ -59,8 +59,10 @@ class Lively(GoodServer):
                 )
                 request.transport.set_protocol(_Shout(request.transport))
                 await asyncio.sleep(3600)
-            case "flood":
+            case "flood" | "last-flood":
                 answer = web.StreamResponse()
+                if name == "last-flood":
+                    answer.force_close()
                 await answer.prepare(request)
                 for _ in range(64):
                     await answer.write(b"z" * (1 << 18))
@@ -259,12 +261,14 @@ async def test_a_client_that_goes_takes_its_request_along(stage):
     await _eventually(lambda: len(pool._open) == len(pool._idle))
 
 
-async def test_a_slow_client_holds_the_backend_back_and_gets_everything(stage):
-    async with stage.open(f"{THINGS}/flood", read_bufsize=1 << 12) as answer:
+@pytest.mark.parametrize("name", ["flood", "last-flood"])
+async def test_a_slow_client_holds_the_backend_back_and_gets_everything(stage, name):
+    async with stage.open(f"{THINGS}/{name}", read_bufsize=1 << 12) as answer:
         await asyncio.sleep(0.3)
         size = 0
-        async for piece in answer.content.iter_any():
+        async for piece in answer.content.iter_chunked(1 << 14):
             size += len(piece)
+            await asyncio.sleep(0.001)  # still slow when the backend has sent the last and closes
     assert size == 64 << 18
 
 

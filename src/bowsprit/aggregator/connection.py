@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from bowsprit.aggregator.framing import LARGEST_HEAD, Chunks, Head, MalformedAnswerError, parse_head
+from bowsprit.net.valve import Valve
 
 IDLE_SECONDS = 90.0  # Go's IdleConnTimeout
 MAX_IDLE = (
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._left: int | None = 0
         self._chunks: Chunks | None = None
+        self._valve: Valve | None = None
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -96,6 +98,16 @@ class Connection(asyncio.Protocol):
             raise BackendError("write: broken pipe")
         self.transport.write(data)
 
+    def hold(self) -> None:
+        """Take no more of the answer for now."""
+        if self._valve is not None:
+            self._valve.close()
+
+    def proceed(self) -> None:
+        """Take more of it again."""
+        if self._valve is not None:
+            self._valve.open()
+
     def abort(self) -> None:
         """Give up: the connection is closed, the exchange hears no more."""
         self._exchange = None
@@ -112,6 +124,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's TLS transport does not inherit from it
+        self._valve = Valve(self.transport)
 
     def pause_writing(self) -> None:
         self._writable.clear()

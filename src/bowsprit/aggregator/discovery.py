@@ -6,10 +6,10 @@ minute; servers that know aggregated discovery answer for all their group-versio
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from bowsprit.aggregator.backend import Backend, Fetched
@@ -70,7 +70,7 @@ class DiscoveryManager:
         used = {backend.service for backend in self._backends.values()}
         self._documents = {service: known for service, known in self._documents.items() if service in used}
         if name in self._backends:
-            self._dirty[name] = _now()
+            self._dirty[name] = monotonic()
         self._queue.add(name)
 
     async def _sync(self, name: str) -> None:
@@ -96,7 +96,7 @@ class DiscoveryManager:
             self._queue.add_rate_limited(name)
         else:
             self._queue.forget(name)
-            self._dirty[name] = _now()
+            self._dirty[name] = monotonic()
             self._queue.add_after(name, REFRESH_SECONDS)
 
     def _publish(self, name: str, backend: Backend, version: Obj | None, *, stale: bool) -> None:
@@ -111,7 +111,7 @@ class DiscoveryManager:
         fields = [("Accept", _AGGREGATED)]
         if known is not None and known.etag:
             fields.append(("If-None-Match", known.etag))
-        asked = _now()
+        asked = monotonic()
         answer = await backend.ask("/apis", fields, _USER, ["system:masters"], ASK_SECONDS)
         if answer.status == 304 and known is not None:
             self._documents[backend.service] = _Document(known.versions, known.etag, asked)
@@ -126,10 +126,6 @@ class DiscoveryManager:
         if answer.status != 200:
             raise LookupError(f"failed to download legacy discovery for {backend.path}: {answer.status}")
         return {"resources": discovery_entries(_decoded(answer).get("resources") or ())}
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _is_aggregated(content_type: str) -> bool:

@@ -174,8 +174,7 @@ class Relay:
                 await self._wake
                 if not self._over and self._client.writing_paused:
                     await self._client._drain_helper()
-                    if connection.transport is not None:
-                        connection.transport.resume_reading()
+                    connection.proceed()
         except ConnectionError:
             connection.abort()
         finally:
@@ -290,8 +289,8 @@ class Relay:
             self._bytes += len(data)
             transport.write(data)
             if self._client.writing_paused and not self._over:
-                if self._connection is not None and self._connection.transport is not None:
-                    self._connection.transport.pause_reading()
+                if self._connection is not None:
+                    self._connection.hold()
                 self._stir()
 
     def _give_up(self, failure: BackendError) -> None:

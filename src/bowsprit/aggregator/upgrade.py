@@ -15,6 +15,7 @@ from bowsprit.aggregator.framing import Head
 from bowsprit.aggregator.identity import target_of, upgrade_fields
 from bowsprit.apiserver.answer import Answer, Sent, status_line, text_answer
 from bowsprit.net.dial import join_host_port
+from bowsprit.net.valve import Valve
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -147,7 +148,7 @@ class _Tunnel:
         if transport is None or backend is None:
             self._end()
             return
-        side = _ClientSide(self._client, transport, backend, self._end)
+        side = _ClientSide(self._client, transport, self._connection, self._end)
         self._connection.throttle = side.throttle
         transport.set_protocol(side)
         early, self._client._message_tail = self._client._message_tail, b""
@@ -162,32 +163,30 @@ class _ClientSide(asyncio.Protocol):
         self,
         http: ConnectionHandler,
         transport: asyncio.Transport,
-        backend: asyncio.Transport,
+        backend: Connection,
         ended: Callable[[], None],
     ) -> None:
         self._http = http
-        self._transport = transport
+        self._valve = Valve(transport)
         self._backend = backend
         self._ended = ended
 
     def throttle(self, full: bool) -> None:
         """The backend reads too slowly, or can take more again."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading() if full else self._transport.resume_reading()
+        self._valve.close() if full else self._valve.open()
 
     def data_received(self, data: bytes) -> None:
-        if not self._backend.is_closing():
-            self._backend.write(data)
+        transport = self._backend.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def pause_writing(self) -> None:
         self._http.pause_writing()
-        if not self._backend.is_closing():
-            self._backend.pause_reading()
+        self._backend.hold()
 
     def resume_writing(self) -> None:
         self._http.resume_writing()
-        if not self._backend.is_closing():
-            self._backend.resume_reading()
+        self._backend.proceed()
 
     def eof_received(self) -> bool:
         self._ended()

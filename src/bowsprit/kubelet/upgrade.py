@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from bowsprit.kubelet.multiplex import Multiplexer, Stream
 from bowsprit.kubelet.spdy import LARGEST_FRAME, SpdyError
 from bowsprit.machinery.objects import Obj
+from bowsprit.net.valve import Valve
 
 STDIN, STDOUT, STDERR, ERROR, RESIZE = 0, 1, 2, 3, 4
 CHANNEL_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
@@ -92,6 +93,7 @@ class _Raw(asyncio.Protocol):
     def __init__(self, http: asyncio.Protocol, transport: asyncio.Transport) -> None:
         self._http = http
         self._transport = transport
+        self._valve = Valve(transport)
         self._writable = asyncio.Event()
         self._writable.set()
         self.streams = Multiplexer(self._write, self._pause)
@@ -102,8 +104,7 @@ class _Raw(asyncio.Protocol):
         await self._writable.wait()
 
     def _pause(self, rest: bool) -> None:
-        if not self._transport.is_closing():
-            self._transport.pause_reading() if rest else self._transport.resume_reading()
+        self._valve.close() if rest else self._valve.open()
 
     def data_received(self, data: bytes) -> None:
         try:
