@@ -167,7 +167,7 @@ async def _before_update(
     if (
         strategy.has_generation
         and strategy.spec_bumps_generation
-        and _spec_changed(hub, old, strategy.generation_ignores)
+        and (_spec_changed(hub, old, strategy.generation_ignores) or strategy.bumps_generation(hub, old))
     ):
         meta["generation"] = (old_meta.get("generation") or 0) + 1
     if not meta.get("uid"):
@@ -178,16 +178,16 @@ async def _before_update(
         if old_meta.get("deletionGracePeriodSeconds") is not None and meta.get("deletionGracePeriodSeconds") is None:
             meta["deletionGracePeriodSeconds"] = old_meta["deletionGracePeriodSeconds"]
     meta.pop("selfLink", None)
-    # Upstream checks the metadata twice, in the registry and in the kind's strategy, and clients see both.
+    # Upstream checks the metadata in the registry and in the kind's strategy, and clients see both.
+    checks = resource.metadata_checks_on_update
     errors = objectmeta.validate_common(meta, resource.namespaced)
-    errors += objectmeta.validate_update(meta, old_meta)
-    errors += objectmeta.validate_update(meta, old_meta)
+    errors += objectmeta.validate_update(meta, old_meta) * (1 if checks == 0 else 2)
     if resource.standard_finalizers:
         found = objectmeta.validate_standard_finalizers(
             meta.get("finalizers") or [], path("metadata").child("finalizers")
         )
-        errors += found * (2 if strategy.validates_metadata_on_update else 1)
-    if strategy.validates_metadata_on_update:
+        errors += found * checks
+    if checks == 2:
         errors += objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
     errors += strategy.validate_update(hub, old)
     if version.schema is not None:

@@ -37,7 +37,6 @@ class Strategy:
     field_refusal: str = (
         ""  # what an unknown field selector is told, if not the usual; {field} and {quoted} stand for it
     )
-    validates_metadata_on_update: bool = False  # the kind's own update validation repeats the checks of creation
 
     def default(self, obj: Obj) -> None:
         """Sets defaults in place. `obj` is in the version of the request (see obj["apiVersion"]); also run on objects read
@@ -64,6 +63,10 @@ class Strategy:
     def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
         """Texts for Warning headers; `old` is None on create."""
         return []
+
+    def bumps_generation(self, new: Obj, old: Obj) -> bool:
+        """Whether a change beside the spec makes a new generation, too."""
+        return False
 
     def canonicalize(self, obj: Obj) -> None:
         """Last normalisation after validation."""

@@ -308,6 +308,24 @@ _ANY_FINALIZERS = frozenset(
     }
 )
 
+_UNCHECKED_AGAIN = frozenset({GroupResource("", "events"), GroupResource("policy", "poddisruptionbudgets")})
+_CHECKED_AGAIN = frozenset(
+    GroupResource(group, name)
+    for group, names in {
+        "": "configmaps endpoints namespaces nodes persistentvolumeclaims persistentvolumes pods secrets serviceaccounts",
+        "apiregistration.k8s.io": "apiservices",
+        "apps": "controllerrevisions",
+        "batch": "jobs",
+        "certificates.k8s.io": "certificatesigningrequests",
+        "networking.k8s.io": "ingressclasses ingresses ipaddresses",
+        "node.k8s.io": "runtimeclasses",
+        "rbac.authorization.k8s.io": "clusterrolebindings clusterroles rolebindings roles",
+        "resource.k8s.io": "deviceclasses resourceclaims resourceclaimtemplates",
+        "storage.k8s.io": "csistoragecapacities storageclasses volumeattributesclasses",
+    }.items()
+    for name in names.split()
+)
+
 # One resource serves both: whoever lists events of either group sees all of them.
 _SHARED_STORAGE = {GroupResource("events.k8s.io", "events"): GroupResource("", "events")}
 
@@ -358,6 +376,7 @@ def _resource(
         subresources={**subresources, **further},
         ttl_seconds=behaviour.ttl_seconds,
         standard_finalizers=gr.group not in _GENERIC_METADATA and gr not in _ANY_FINALIZERS,
+        metadata_checks_on_update=0 if gr in _UNCHECKED_AGAIN else 2 if gr in _CHECKED_AGAIN else 1,
         storage_version_hash=first.get("storageVersionHash", ""),
     )
 

@@ -10,6 +10,7 @@ from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
+from bowsprit.machinery import objects
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
@@ -34,6 +35,9 @@ class DeploymentStrategy(StatusedStrategy):
         for field, value in (("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600)):
             if spec.get(field) is None:
                 spec[field] = value
+
+    def bumps_generation(self, new: Obj, old: Obj) -> bool:
+        return objects.annotations(new) != objects.annotations(old)  # they go on to ReplicaSets
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return deployment_errors(obj)

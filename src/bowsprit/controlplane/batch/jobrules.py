@@ -75,11 +75,9 @@ def _matches(selector: Obj, labels: dict[str, str]) -> bool:
 
 def _selector_errors(spec: Obj, where: Path) -> list[FieldError]:
     selector, place = spec.get("selector"), where.child("selector")
-    if selector is None:
-        return [fielderrors.required(place)]
-    errors = selector_errors(selector, place)
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
-    if not _matches(selector, labels):
+    errors = selector_errors(selector, place) if selector is not None else [fielderrors.required(place)]
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if selector is None or not _matches(selector, labels or {}):
         place = where.child("template", "metadata", "labels")
         errors.append(fielderrors.invalid(place, labels, "`selector` does not match template `labels`"))
     return errors

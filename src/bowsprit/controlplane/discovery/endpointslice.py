@@ -12,7 +12,7 @@ from bowsprit.controlplane.core.endpointsvalidation import endpoint_slice_errors
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import UNSET, age_of, name_of
 from bowsprit.machinery.fielderrors import FieldError, path
-from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.objects import Obj, labels
 
 
 class EndpointSliceStrategy(Strategy):
@@ -35,6 +35,9 @@ class EndpointSliceStrategy(Strategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         if new.get("endpoints") != old.get("endpoints"):
             _drop_topology(new)
+
+    def bumps_generation(self, new: Obj, old: Obj) -> bool:
+        return labels(new) != labels(old)
 
     def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
         found: list[str] = []

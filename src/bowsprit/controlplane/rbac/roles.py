@@ -67,9 +67,12 @@ class BindingStrategy(RoleStrategy):
             reference["apiGroup"] = RBAC_GROUP
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        if new.get("roleRef") == old.get("roleRef"):
-            return []
-        return [fielderrors.invalid(path("roleRef"), new.get("roleRef"), "cannot change roleRef")]
+        errors = self.validate(new)
+        if new.get("roleRef") != old.get("roleRef"):
+            names = {"APIGroup": "apiGroup", "Kind": "kind", "Name": "name"}
+            shown = {go: (new.get("roleRef") or {}).get(name, "") for go, name in names.items()}
+            errors.append(fielderrors.invalid(path("roleRef"), shown, "cannot change roleRef"))
+        return errors
 
     async def _guard(self, new: Obj, old: Obj | None, ctx: RequestContext) -> None:
         check = self._check()

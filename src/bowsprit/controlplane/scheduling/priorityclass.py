@@ -21,6 +21,7 @@ class PriorityClassStrategy(Strategy):
     """Value and preemption policy cannot change; the system's classes cannot go."""
 
     has_generation = True
+    spec_bumps_generation = False  # the first generation is the only one
 
     def default(self, obj: Obj) -> None:
         if not obj.get("preemptionPolicy"):
