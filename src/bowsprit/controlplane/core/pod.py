@@ -9,7 +9,8 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.apparmor import sync_profiles
 from bowsprit.controlplane.core.podspec import default_pod_spec, default_requests
-from bowsprit.controlplane.core.podvalidation import validate_pod, validate_pod_status_update, validate_pod_update
+from bowsprit.controlplane.core.podupdates import validate_pod_status_update, validate_pod_update
+from bowsprit.controlplane.core.podvalidation import validate_pod
 from bowsprit.controlplane.core.podwarnings import pod_warnings
 from bowsprit.controlplane.core.qos import qos_class
 from bowsprit.controlplane.printing import NONE, age_of, name_of

@@ -73,8 +73,10 @@ class EventStrategy(Strategy):
         if ctx.info.group != NEWER_GROUP:
             return
         meta = {**new["metadata"], "uid": new["metadata"].get("uid") or old["metadata"]["uid"]}
-        unchanged = objectmeta.validate_update(meta, old["metadata"])
-        errors = objectmeta.validate_common(meta, True) + unchanged
+        finalizers = meta.get("finalizers") or []
+        unchanged = objectmeta.validate_standard_finalizers(finalizers, path("metadata", "finalizers"))
+        unchanged += objectmeta.validate_update(meta, old["metadata"])
+        errors = objectmeta.validate_common(meta, True) + objectmeta.validate_update(meta, old["metadata"])
         errors += event_errors(new, reporter_field="reportingController") + unchanged
         if errors := errors + changed_event_errors(new, old):
             raise invalid(GroupKind("", "Event"), name_of(new), errors)
