@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import aiohttp
 import backends
 from backends import GoodServer, Listener, always, bundle, hang_up, issue, never, serving_context
 from yarl import URL
+
+from bowsprit.net.ports import free_port
 
 NAMESPACE = "agg"
 API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -72,9 +73,7 @@ class Theatre:
         }
         for name, (answer, context) in plans.items():
             self.listeners[name] = await Listener(answer, context).start()
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            dead = unused.getsockname()[1]
+        dead = free_port()
         await self.ask("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         for name in [*plans, "dead", "badbundle"]:
             port = self.listeners[name].port if name in self.listeners else dead

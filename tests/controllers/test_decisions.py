@@ -308,6 +308,7 @@ def test_slices_hold_exactly_the_endpoints_and_are_changed_sparingly(rounds: lis
             {"addresses": [f"10.0.0.{number}"], "targetRef": {"uid": str(number)}} for number in sorted(wanted)
         ]
         changes = reconcile(maker, [Group("IPv4", ports if wanted else [], endpoints)], existing)
+        assert not (changes.create and changes.delete), "readers would see both"
         by_name = {item["metadata"]["name"]: item for item in existing}
         for item in changes.delete:
             del by_name[item["metadata"]["name"]]

@@ -20,7 +20,6 @@ from serving_apps import eventually, greetings, served
 from bowsprit.cli.extension_setup import doctor
 from bowsprit.client.resources import CLUSTER_ROLES, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 from bowsprit.client.rest import RestClient
-from bowsprit.cluster.embedded import free_port
 from bowsprit.extension.app import App
 from bowsprit.extension.certificates import Certificates
 from bowsprit.extension.doctor import behaviour_checks
@@ -32,6 +31,7 @@ from bowsprit.extension.manifests import ManifestOptions
 from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.net.ports import free_port
 from bowsprit.pki.authority import Authority
 from bowsprit.testing.plugin import RunningCluster
 

@@ -18,7 +18,6 @@ from serving_apps import eventually, greetings
 from bowsprit.cli.extension_setup import Seconds
 from bowsprit.client.resources import CLUSTER_ROLES, CONFIG_MAPS, NAMESPACES, SECRETS
 from bowsprit.client.rest import RestClient
-from bowsprit.cluster.embedded import free_port
 from bowsprit.extension.apiservices import API_SERVICES, availability
 from bowsprit.extension.app import App
 from bowsprit.extension.certificates import Certificates
@@ -28,6 +27,7 @@ from bowsprit.extension.manifests import LABEL, ManifestOptions, Manifests
 from bowsprit.machinery.errors import NotFoundError, StatusError
 from bowsprit.machinery.names import GroupVersionResource
 from bowsprit.machinery.objects import Obj
+from bowsprit.net.ports import free_port
 
 
 def now() -> datetime.datetime:

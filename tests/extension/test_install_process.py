@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from bowsprit.cli.extension_setup import doctor, install, rotate_certs, uninstall
 from bowsprit.cluster.config import ClusterConfig, Kubelet, NodeGroup
-from bowsprit.cluster.embedded import Cluster, free_port
+from bowsprit.cluster.embedded import Cluster
+from bowsprit.net.ports import free_port
 
 WARDLE = Path(__file__).parents[2] / "examples" / "wardle" / "wardle.py"
 

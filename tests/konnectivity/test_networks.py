@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pytest
 from konnectivity_transcripts import until
-from test_processes import PROGRAM, free_port
+from test_processes import PROGRAM
 
 from bowsprit.net.dial import DialError
 from bowsprit.net.egress.httpconnect import UdsConnectDialer
 from bowsprit.net.egress.tunnel import GrpcDialer
+from bowsprit.net.ports import free_port
 from bowsprit.pki.authority import Authority
 
 ECHO = """

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from konnectivity_transcripts import until
 
 from bowsprit.cli.errors import CommandError
 from bowsprit.cli.konnectivity import konnectivity
+from bowsprit.net.ports import free_port
 from bowsprit.pki.authority import Authority
 
 PROGRAM = [
@@ -28,23 +28,6 @@ PROGRAM = [
     "-c",
     "import sys; from bowsprit.cli.konnectivity import *; sys.exit(globals()[sys.argv.pop(1)]())",
 ]
-
-
-def free_port() -> int:
-    """A port between 1024 and 49151, as the flags demand, that nobody has now."""
-    for port in range(20_000 + os.getpid() % 8000, 49_000):
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            if port not in free_port.taken:  # type: ignore[attr-defined]
-                free_port.taken.add(port)  # type: ignore[attr-defined]
-                return port
-    raise AssertionError("no free port")
-
-
-free_port.taken = set()  # type: ignore[attr-defined]
 
 
 class Pair:

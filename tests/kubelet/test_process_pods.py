@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from bowsprit.cluster.config import ClusterConfig, Kubelet, NodeGroup
-from bowsprit.cluster.embedded import Cluster, free_port
+from bowsprit.cluster.embedded import Cluster
 from bowsprit.machinery.objects import Obj
+from bowsprit.net.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from bowsprit.client.rest import PatchType, RestClient
 from bowsprit.cluster.embedded import AsyncCluster
 from bowsprit.machinery.errors import NotFoundError
 from bowsprit.machinery.names import GroupVersionResource
+from bowsprit.net.ports import free_port
 from bowsprit.scheduler.config import default_config, load
 from bowsprit.scheduler.core import SchedulerCore
 from bowsprit.scheduler.driver.watching import Watcher
@@ -308,10 +308,7 @@ async def waiting(running, count):
 
 
 async def test_a_server_that_does_not_answer_is_named():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    client = RestClient(RestConfig(server=f"http://127.0.0.1:{port}"))
+    client = RestClient(RestConfig(server=f"http://127.0.0.1:{free_port()}"))
     watcher = Watcher(client, SchedulerCore(default_config(), registry(), time.monotonic), lambda: None)
     try:
         with pytest.raises(TimeoutError, match=r"no list of namespaces, .*, pods: .*connection refused"):

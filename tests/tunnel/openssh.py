@@ -11,17 +11,11 @@ import subprocess
 import time
 from pathlib import Path
 
+from bowsprit.net.ports import free_port
 from bowsprit.tunnel.login import LinkOptions
 from bowsprit.tunnel.target import SshTarget
 
 SSHD = "/usr/sbin/sshd"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Sshd:

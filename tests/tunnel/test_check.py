@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 import trustme
 import yaml
-from openssh import free_port
 
 from bowsprit.cli.main import main
+from bowsprit.net.ports import free_port
 from bowsprit.tunnel.check import WayCheck
 from bowsprit.tunnel.link import SshLink
 from bowsprit.tunnel.listener import SocksListener

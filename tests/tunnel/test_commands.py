@@ -14,9 +14,9 @@ import time
 import pytest
 import yaml
 from commands import BOWSPRIT, SECONDS, Shell
-from openssh import free_port
 
 from bowsprit.cli.main import main
+from bowsprit.net.ports import free_port
 
 KUBECONFIG = {
     "apiVersion": "v1",

@@ -13,9 +13,9 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openssh import free_port
 from socks_client import connect
 
+from bowsprit.net.ports import free_port
 from bowsprit.tunnel import relay
 from bowsprit.tunnel.errors import ForwardError, TunnelError
 from bowsprit.tunnel.link import SshLink
@@ -60,6 +60,8 @@ async def exchange(port: int, *pieces: bytes) -> bytes:
         return b""
     finally:
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 class Refusing:
@@ -100,6 +102,7 @@ def test_malformed_input_over_the_network_leaves_nothing_behind(clients, with_pa
         opener = Refusing()
         listener = SocksListener(opener, port=0, credentials=("u", "p") if with_password else None)
         await listener.start()
+        gc.collect()  # what earlier tests left must not go while this one counts
         before = len(os.listdir("/proc/self/fd"))
 
         async def one(greeting, body, cuts):

@@ -12,9 +12,9 @@ import time
 
 import pytest
 from commands import Shell
-from openssh import free_port
 from socks_client import connect as socks_connect
 
+from bowsprit.net.ports import free_port
 from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.gateway import FailureDelays, Gateway, GatewayOptions, _source
 from bowsprit.tunnel.link import SshLink

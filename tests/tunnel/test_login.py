@@ -13,8 +13,9 @@ import time
 
 import pytest
 from commands import BOWSPRIT, SECONDS, Shell
-from openssh import Sshd, free_port
+from openssh import Sshd
 
+from bowsprit.net.ports import free_port
 from bowsprit.tunnel.errors import TunnelError
 from bowsprit.tunnel.link import SshLink
 from bowsprit.tunnel.login import LinkOptions

@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from bowsprit.cluster.credentials import ADMIN
 from bowsprit.cluster.errors import ClusterError
 from bowsprit.cluster.paths import ClusterPaths
 from bowsprit.cluster.process import Component
+from bowsprit.net.ports import free_port
 
 T = TypeVar("T")
 START_SECONDS = 60.0
@@ -214,11 +214,3 @@ def run_kubectl(kubeconfig: Path, *arguments: str, stdin: str | None = None, tim
         raise subprocess.CalledProcessError(result.returncode, ["kubectl", *arguments], result.stdout, result.stderr)
     as_json = ("json" in arguments and any(flag in arguments for flag in ("-o", "--output"))) or "-ojson" in arguments
     return json.loads(result.stdout) if as_json else result.stdout
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

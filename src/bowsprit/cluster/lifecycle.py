@@ -22,6 +22,7 @@ from bowsprit.cluster.config import ClusterConfig, parse_config
 from bowsprit.cluster.errors import ClusterError
 from bowsprit.cluster.paths import ClusterPaths, state_home
 from bowsprit.cluster.supervisor import STOP_GRACE, lock_holder, read_status, write_atomically
+from bowsprit.net.ports import free_port
 
 _POLL = 0.02
 _supervisors: dict[str, subprocess.Popen[bytes]] = {}  # started by this process, by cluster
@@ -120,6 +121,8 @@ def start_cluster(config: ClusterConfig) -> ClusterState:
 
 
 def _claim_port(port: int) -> int:
+    if not port:
+        return free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -130,8 +133,7 @@ def _claim_port(port: int) -> int:
                 reason="PortInUse",
                 hint="choose another one with --port, or --port 0 for any free one",
             ) from exc
-        claimed: int = probe.getsockname()[1]
-        return claimed
+    return port
 
 
 def wait_ready(name: str, seconds: float, *, on_ready: Callable[[str, float], None] | None = None) -> ClusterState:

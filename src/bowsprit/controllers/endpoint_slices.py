@@ -13,7 +13,7 @@ from bowsprit.controllers import service_pods
 from bowsprit.controllers.pods import is_deleting, is_ready
 from bowsprit.controllers.service_pods import HEADLESS_LABEL
 from bowsprit.machinery.names import GroupVersionKind
-from bowsprit.machinery.objects import Obj, labels, nested, new_controller_ref
+from bowsprit.machinery.objects import Obj, labels, nested, new_controller_ref, owner_references
 
 SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -114,7 +114,10 @@ class SliceMaker:
 
 
 def reconcile(maker: SliceMaker, groups: list[Group], existing: list[Obj]) -> Changes:
-    """Compare with the slices that exist: keep what is right, fill gaps, and touch as few slices as possible."""
+    """Compare with the slices that exist: keep what is right, fill gaps, and touch as few slices as possible.
+
+    Slices that would go are written over rather than deleted beside new ones: a reader never sees both.
+    """
     changes = Changes()
     left = {
         (item["addressType"], _port_key(item.get("ports") or []), item["metadata"]["name"]): item for item in existing
@@ -124,7 +127,19 @@ def reconcile(maker: SliceMaker, groups: list[Group], existing: list[Obj]) -> Ch
         mine = [left.pop(full) for full in list(left) if full[:2] == key]
         _reconcile_group(maker, group, mine, changes)
     changes.delete.extend(left.values())
+    _reuse(changes)
     return changes
+
+
+def _reuse(changes: Changes) -> None:
+    for new in list(changes.create):
+        for old in changes.delete:
+            same_owner = owner_references(new)[0]["uid"] in {owner["uid"] for owner in owner_references(old)}
+            if same_owner and old["addressType"] == new["addressType"]:  # which can't be changed
+                changes.delete.remove(old)
+                changes.create.remove(new)
+                changes.update.append({**new, "metadata": {**old["metadata"], "labels": new["metadata"]["labels"]}})
+                break
 
 
 def _reconcile_group(maker: SliceMaker, group: Group, existing: list[Obj], changes: Changes) -> None:
