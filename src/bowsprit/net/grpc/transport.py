@@ -140,11 +140,18 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     # -- for users ----------------------------------------------------------------------------------------------------
 
     def deadline(self, stream: Stream, seconds: float) -> None:
-        """End the call with DEADLINE_EXCEEDED after so many seconds."""
+        """End the call with DEADLINE_EXCEEDED after so many seconds.
+
+        A server says so where it can: clients read a bare RST_STREAM that beats their own timer as CANCELLED.
+        """
 
         def expire() -> None:
             self._timers.pop(stream.stream_id, None)
-            stream.reset(ErrorCodes.CANCEL, Status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded"))
+            status = Status(StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded")
+            if self.connection.client or stream.backlog:
+                stream.reset(ErrorCodes.CANCEL, status)
+            else:
+                stream.finish(status)
 
         self._timers[stream.stream_id] = self._loop.call_later(seconds, expire)
 
