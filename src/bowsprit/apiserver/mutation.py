@@ -179,15 +179,14 @@ async def _before_update(
             meta["deletionGracePeriodSeconds"] = old_meta["deletionGracePeriodSeconds"]
     meta.pop("selfLink", None)
     # Upstream checks the metadata in the registry and in the kind's strategy, and clients see both.
-    checks = resource.metadata_checks_on_update
     errors = objectmeta.validate_common(meta, resource.namespaced)
-    errors += objectmeta.validate_update(meta, old_meta) * (1 if checks == 0 else 2)
+    errors += objectmeta.validate_update(meta, old_meta) * (1 + resource.repeats_update_rules)
     if resource.standard_finalizers:
         found = objectmeta.validate_standard_finalizers(
             meta.get("finalizers") or [], path("metadata").child("finalizers")
         )
-        errors += found * checks
-    if checks == 2:
+        errors += found * (resource.repeats_update_rules + resource.repeats_creation_rules)
+    if resource.repeats_creation_rules:
         errors += objectmeta.validate(meta, resource.namespaced, strategy.validate_name)
     errors += strategy.validate_update(hub, old)
     if version.schema is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.machinery.fielderrors import FieldError
@@ -229,9 +229,10 @@ class Resource:
     standard_finalizers: bool = (
         False  # finalizers without a domain must be one of the old ones (kinds of Kubernetes itself)
     )
-    # How often the kind's own validation of updates looks at the metadata, beside the registry: not at all, at what must not
-    # change, or once more at everything.
-    metadata_checks_on_update: Literal[0, 1, 2] = 1
+    # What the kind's own validation of updates says of the metadata a second time, after the registry: what must not change,
+    # and the rules of creation.
+    repeats_update_rules: bool = True
+    repeats_creation_rules: bool = False
     storage_version_hash: str = ""  # as discovery shows it; "" = computed as upstream does
     reset_fields: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict

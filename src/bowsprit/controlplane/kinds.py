@@ -308,11 +308,13 @@ _ANY_FINALIZERS = frozenset(
     }
 )
 
-_UNCHECKED_AGAIN = frozenset({GroupResource("", "events"), GroupResource("policy", "poddisruptionbudgets")})
-_CHECKED_AGAIN = frozenset(
+_NO_UPDATE_RULES = frozenset(
+    {GroupResource("", "events"), GroupResource("", "limitranges"), GroupResource("policy", "poddisruptionbudgets")}
+)
+_CREATION_RULES_AGAIN = frozenset(
     GroupResource(group, name)
     for group, names in {
-        "": "configmaps endpoints namespaces nodes persistentvolumeclaims persistentvolumes pods secrets serviceaccounts",
+        "": "configmaps endpoints limitranges namespaces nodes persistentvolumeclaims persistentvolumes pods secrets serviceaccounts",
         "apiregistration.k8s.io": "apiservices",
         "apps": "controllerrevisions",
         "batch": "jobs",
@@ -376,7 +378,8 @@ def _resource(
         subresources={**subresources, **further},
         ttl_seconds=behaviour.ttl_seconds,
         standard_finalizers=gr.group not in _GENERIC_METADATA and gr not in _ANY_FINALIZERS,
-        metadata_checks_on_update=0 if gr in _UNCHECKED_AGAIN else 2 if gr in _CHECKED_AGAIN else 1,
+        repeats_update_rules=gr not in _NO_UPDATE_RULES,
+        repeats_creation_rules=gr in _CREATION_RULES_AGAIN,
         storage_version_hash=first.get("storageVersionHash", ""),
     )
 

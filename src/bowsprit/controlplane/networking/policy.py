@@ -66,7 +66,17 @@ class ServiceCIDRStrategy(StatusedStrategy):
         return service_cidr_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return service_cidr_errors(new)
+        where = path("spec", "cidrs")
+        before, after = ((each.get("spec") or {}).get("cidrs") or [] for each in (old, new))
+        grows = (len(before), len(after)) == (1, 2)  # to both families
+        if len(before) != len(after) and not grows:
+            return [fielderrors.invalid(where, after, FIELD_IS_IMMUTABLE)]
+        errors = [
+            fielderrors.invalid(where.index(index), is_now, FIELD_IS_IMMUTABLE)
+            for index, (was, is_now) in enumerate(zip(before, after, strict=False))
+            if was != is_now
+        ]
+        return errors + (service_cidr_errors(new) if grows else [])
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

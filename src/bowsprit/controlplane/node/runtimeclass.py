@@ -24,7 +24,7 @@ class RuntimeClassStrategy(Strategy):
     allow_unconditional_update = False
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new.get("handler"), old.get("handler"), path("handler"))
+        return self.validate(new) + immutable_field(new.get("handler"), old.get("handler"), path("handler"))
 
     def validate(self, obj: Obj) -> list[FieldError]:
         handler, where = obj.get("handler", ""), path("handler")

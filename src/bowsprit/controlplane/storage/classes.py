@@ -15,12 +15,14 @@ from bowsprit.controlplane.storage.drivervalidation import (
     capacity_errors,
     csi_driver_errors,
     csi_node_errors,
+    csi_node_update_errors,
 )
 from bowsprit.controlplane.storage.validation import (
     storage_class_errors,
     volume_attachment_errors,
     volume_attachment_update_errors,
 )
+from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.objects import Obj
 
@@ -39,7 +41,7 @@ class StorageClassStrategy(Strategy):
         obj["volumeBindingMode"] = obj.get("volumeBindingMode") or "Immediate"
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        errors: list[FieldError] = []
+        errors = storage_class_errors(new)
         for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
             errors += immutable_field(new.get(field), old.get(field), path(field))
         return errors
@@ -81,6 +83,13 @@ class CSIDriverStrategy(Strategy):
     def validate(self, obj: Obj) -> list[FieldError]:
         return csi_driver_errors(obj)
 
+    def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
+        after, before = new.get("spec") or {}, old.get("spec") or {}
+        errors = csi_driver_errors(new)
+        for field, shown in (("attachRequired", "attachedRequired"), ("volumeLifecycleModes",) * 2):  # upstream's path
+            errors += immutable_field(after.get(field), before.get(field), path("spec", shown))
+        return errors
+
 
 class CSINodeStrategy(Strategy):
     """An update must say of which version."""
@@ -92,7 +101,7 @@ class CSINodeStrategy(Strategy):
         return csi_node_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return csi_node_errors(new)
+        return csi_node_update_errors(new, old)
 
 
 class CapacityStrategy(Strategy):
@@ -104,7 +113,10 @@ class CapacityStrategy(Strategy):
         return capacity_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return capacity_errors(new)
+        errors = capacity_errors(new)
+        for field in ("nodeTopology", "storageClassName"):
+            errors += immutable_field(new.get(field), old.get(field), path(field))
+        return errors
 
 
 class AttributesClassStrategy(Strategy):
@@ -116,10 +128,11 @@ class AttributesClassStrategy(Strategy):
         return attributes_class_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        errors: list[FieldError] = []
-        for field in ("driverName", "parameters"):
-            errors += immutable_field(new.get(field), old.get(field), path(field))
-        return errors
+        return [
+            fielderrors.forbidden(path(field), f"updates to {field} are forbidden.")
+            for field in ("driverName", "parameters")
+            if (new.get(field) or None) != (old.get(field) or None)
+        ] + attributes_class_errors(new)
 
 
 class VolumeAttachmentStrategy(StatusedStrategy):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bowsprit.controlplane.core.volumesources import driver_name_errors
 from bowsprit.controlplane.countrules import not_negative, one_of
+from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE
 from bowsprit.controlplane.labelrules import name_errors, selector_errors
+from bowsprit.controlplane.storage.validation import parameters_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -14,6 +16,7 @@ from bowsprit.machinery.validation import is_dns1123_subdomain, is_qualified_nam
 _LONGEST_NODE_ID = 192
 _SHORTEST_TOKEN = 600
 _LONGEST_TOKEN = 1 << 32
+_SHORTEST_PERIOD = 10
 
 
 def csi_driver_errors(obj: Obj) -> list[FieldError]:
@@ -39,6 +42,13 @@ def csi_driver_errors(obj: Obj) -> list[FieldError]:
         if mode not in ("Persistent", "Ephemeral"):
             place = where.child("volumeLifecycleModes")
             errors.append(fielderrors.not_supported(place, mode, ["Persistent", "Ephemeral"]))
+    period, in_secrets = spec.get("nodeAllocatableUpdatePeriodSeconds"), spec.get("serviceAccountTokenInSecrets")
+    if period is not None and period < _SHORTEST_PERIOD:
+        detail = f"must be greater than or equal to {_SHORTEST_PERIOD} seconds"
+        errors.append(fielderrors.invalid(where.child("nodeAllocatableUpdatePeriodSeconds"), period, detail))
+    if in_secrets is not None and not spec.get("tokenRequests"):
+        detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified"
+        errors.append(fielderrors.invalid(where.child("serviceAccountTokenInSecrets"), in_secrets, detail))
     return errors
 
 
@@ -61,6 +71,19 @@ def csi_node_errors(obj: Obj) -> list[FieldError]:
             errors.append(fielderrors.duplicate(where.child("name"), name))
         names.add(name)
         errors += _topology_keys(driver.get("topologyKeys") or [], where)
+    return errors
+
+
+def csi_node_update_errors(new: Obj, old: Obj) -> list[FieldError]:
+    """Of a driver that stays, only ``allocatable`` may change."""
+    errors = csi_node_errors(new)
+    before, after = ((each.get("spec") or {}).get("drivers") or [] for each in (old, new))
+    for was in before:
+        for now in after:
+            names = {"Name": "name", "NodeID": "nodeID", "TopologyKeys": "topologyKeys"}
+            if was.get("name") == now.get("name") and any(was.get(n) != now.get(n) for n in names.values()):
+                shown = {go: now.get(name) for go, name in names.items()} | {"Allocatable": None}
+                errors.append(fielderrors.invalid(path("spec", "drivers"), shown, FIELD_IS_IMMUTABLE))
     return errors
 
 
@@ -89,6 +112,4 @@ def attributes_class_errors(obj: Obj) -> list[FieldError]:
     """A VolumeAttributesClass."""
     name, where = obj.get("driverName", ""), path("driverName")
     errors = name_errors(name.lower(), where, is_qualified_name) if name else [fielderrors.required(where)]
-    if not obj.get("parameters"):
-        errors.append(fielderrors.required(path("parameters"), "must contain at least one key/value pair"))
-    return errors
+    return errors + parameters_errors(obj, required=True)

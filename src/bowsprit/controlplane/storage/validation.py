@@ -21,17 +21,26 @@ def storage_class_errors(obj: Obj) -> list[FieldError]:
         errors.append(fielderrors.required(where))
     else:
         errors += [fielderrors.invalid(where, provisioner, text) for text in is_qualified_name(provisioner.lower())]
-    parameters = obj.get("parameters") or {}
-    if len(parameters) > _MOST_PARAMETERS:
-        errors.append(fielderrors.too_long(path("parameters"), _MOST_PARAMETERS))
-    if any(not key for key in parameters):
-        errors.append(fielderrors.invalid(path("parameters"), "", "field can not be empty."))
-    if sum(len(key) + len(value) for key, value in parameters.items()) > _LARGEST_PARAMETERS:
-        errors.append(fielderrors.too_long(path("parameters"), _LARGEST_PARAMETERS))
+    errors += parameters_errors(obj, required=False)
     errors += one_of(obj.get("reclaimPolicy"), ["Delete", "Retain"], path("reclaimPolicy"))
     modes = ["Immediate", "WaitForFirstConsumer"]
     errors += one_of(obj.get("volumeBindingMode"), modes, path("volumeBindingMode"))
     return errors + _topologies_errors(obj.get("allowedTopologies") or [])
+
+
+def parameters_errors(obj: Obj, *, required: bool) -> list[FieldError]:
+    """The parameters of a class: bounded in number and size."""
+    parameters, where = obj.get("parameters") or {}, path("parameters")
+    if len(parameters) > _MOST_PARAMETERS:
+        return [fielderrors.too_long(where, _MOST_PARAMETERS)]
+    errors: list[FieldError] = []
+    if "" in parameters:
+        errors.append(fielderrors.invalid(where, "", "field can not be empty."))
+    if sum(len(key) + len(value) for key, value in parameters.items()) > _LARGEST_PARAMETERS:
+        errors.append(fielderrors.too_long(where, _LARGEST_PARAMETERS))
+    if required and not parameters:
+        errors.append(fielderrors.required(where, "must contain at least one key/value pair"))
+    return errors
 
 
 def _topologies_errors(terms: list[Obj]) -> list[FieldError]:
