@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bowsprit.controlplane.admission.pod_resources import Amounts, pod_total
 from bowsprit.controlplane.admission.tolerations import is_extended_resource
+from bowsprit.controlplane.core.storagevalidation import CLASS_ANNOTATION
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj, metadata, nested
 from bowsprit.machinery.quantity import Quantity
@@ -24,7 +25,6 @@ _LEGACY_COUNTS = frozenset(
 )
 _COMPUTE = ("cpu", "memory", "ephemeral-storage")
 _STORAGE_CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
-_CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 
 
 def count_name(resource: GroupResource) -> str:
@@ -138,7 +138,7 @@ def _service_usage(service: Obj) -> Amounts:
 
 def _claim_class(claim: Obj) -> str:
     held = metadata(claim).get("annotations") or {}
-    return str(held.get(_CLASS_ANNOTATION) or nested(claim, "spec", "storageClassName", default=""))
+    return str(held.get(CLASS_ANNOTATION) or nested(claim, "spec", "storageClassName", default=""))
 
 
 def _claim_usage(claim: Obj) -> Amounts:

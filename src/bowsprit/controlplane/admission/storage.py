@@ -9,6 +9,7 @@ from bowsprit.apiserver.admission.chain import CREATE, UPDATE, Target
 from bowsprit.apiserver.admit import AdmissionAttributes
 from bowsprit.apiserver.lookup import Listers
 from bowsprit.controlplane.admission.refusal import refused
+from bowsprit.controlplane.core.storagevalidation import CLASS_ANNOTATION
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj, metadata, nested
 from bowsprit.machinery.objects import annotations as annotations_of
@@ -18,7 +19,6 @@ CLAIMS = GroupResource("", "persistentvolumeclaims")
 VOLUMES = GroupResource("", "persistentvolumes")
 ATTRIBUTES_CLASSES = GroupResource("storage.k8s.io", "volumeattributesclasses")
 STORAGE_CLASSES = GroupResource("storage.k8s.io", "storageclasses")
-_CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
 _DEFAULT_ANNOTATIONS = (
     "storageclass.kubernetes.io/is-default-class",
     "storageclass.beta.kubernetes.io/is-default-class",
@@ -54,7 +54,7 @@ class DefaultStorageClass:
     async def mutate(self, attributes: AdmissionAttributes) -> None:
         """Set spec.storageClassName."""
         claim = attributes.object
-        if claim is None or _CLASS_ANNOTATION in annotations_of(claim):
+        if claim is None or CLASS_ANNOTATION in annotations_of(claim):
             return
         spec = claim.setdefault("spec", {})
         if spec.get("storageClassName") is None:
@@ -108,7 +108,7 @@ class PersistentVolumeClaimResize:
             return
         if nested(old, "status", "phase") != "Bound":
             raise refused(attributes, "Only bound persistent volume claims can be expanded")
-        name = annotations_of(old).get(_CLASS_ANNOTATION) or nested(old, "spec", "storageClassName", default="")
+        name = annotations_of(old).get(CLASS_ANNOTATION) or nested(old, "spec", "storageClassName", default="")
         found = self._listers(STORAGE_CLASSES).get("", name) if name else None
         if not (found and found.get("allowVolumeExpansion")):
             raise refused(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bowsprit.controlplane.core.podvalidation import template_errors
 from bowsprit.controlplane.countrules import NOT_NEGATIVE, not_negative
-from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_field
+from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_field, immutable_struct
 from bowsprit.controlplane.labelrules import domain_path_errors, name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import OMIT, FieldError, Path, path
-from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.selectors import LabelSelector, SelectorError
 from bowsprit.machinery.validation import is_dns1123_label, is_qualified_name
 
@@ -299,18 +299,52 @@ def _index(text: str, completions: int) -> int:
 
 
 def job_update_errors(new: Obj, old: Obj) -> list[FieldError]:
-    """What a Job may change: parallelism, limits, suspension; its template's scheduling while suspended."""
+    """What a Job may change: parallelism, limits, suspension; while suspended, where its pods go and what they need."""
     after, before, where = new.get("spec") or {}, old.get("spec") or {}, path("spec")
-    errors = job_spec_errors(after, where) + _selector_errors(after, where)
+    # Upstream looks at the spec twice, and clients are told twice.
+    errors = job_errors(new) + job_spec_errors(after, where) + _selector_errors(after, where)
     errors += _completions_errors(after, before, where.child("completions"))
     errors += immutable_field(after.get("selector"), before.get("selector"), where.child("selector"))
-    suspended = before.get("suspend") and not (old.get("status") or {}).get("startTime")
-    if _template_for_comparison(after, suspended) != _template_for_comparison(before, suspended):
-        errors.append(fielderrors.invalid(where.child("template"), after.get("template"), FIELD_IS_IMMUTABLE))
-    for field in ("completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"):
+    template, held = (each.get("template") or {} for each in (after, before))
+    if _is_at_rest(old):
+        pod, place = template.get("spec") or {}, where.child("template", "spec")
+        errors += immutable_struct("PodSpec", pod, _with_changeable(held.get("spec") or {}, pod), place)
+    else:
+        errors += immutable_struct("PodTemplateSpec", template, held, where.child("template"))
+    for field, struct in (("podFailurePolicy", "PodFailurePolicy"), ("successPolicy", "SuccessPolicy")):
+        errors += immutable_struct(struct, after.get(field), before.get(field), where.child(field))
+    for field in ("completionMode", "backoffLimitPerIndex", "managedBy"):
         if after.get(field) != before.get(field):
             errors.append(fielderrors.invalid(where.child(field), after.get(field), FIELD_IS_IMMUTABLE))
     return errors
+
+
+def _is_at_rest(job: Obj) -> bool:
+    """Whether a Job is suspended and has no pods."""
+    status = job.get("status") or {}
+    stopped = any(
+        item.get("type") == "Suspended" and item.get("status") == "True" for item in status.get("conditions") or ()
+    )
+    never_started = status.get("startTime") is None
+    return bool(job["spec"].get("suspend")) and (never_started or stopped) and not status.get("active")
+
+
+def _with_changeable(held: Obj, pod: Obj) -> Obj:
+    """The stored pod spec with what may change as in the new one."""
+    result = held | {field: pod.get(field) for field in ("nodeSelector", "tolerations", "schedulingGates")}
+    for kind in ("containers", "initContainers"):
+        stored, wanted = held.get(kind) or [], pod.get(kind) or []
+        if len(stored) == len(wanted):
+            result[kind] = [
+                {**was, "resources": now.get("resources")} if was.get("name") == now.get("name") else was
+                for was, now in zip(stored, wanted, strict=True)
+            ]
+    others = {name: value for name, value in (held.get("affinity") or {}).items() if name != "nodeAffinity"}
+    if pod.get("affinity") is not None:
+        result["affinity"] = {**others, "nodeAffinity": pod["affinity"].get("nodeAffinity")}
+    elif held.get("affinity") is not None:
+        result["affinity"] = others or None
+    return result
 
 
 def _completions_errors(after: Obj, before: Obj, where: Path) -> list[FieldError]:
@@ -322,14 +356,3 @@ def _completions_errors(after: Obj, before: Obj, where: Path) -> list[FieldError
     if wanted is None or wanted == after.get("parallelism"):
         return []
     return [fielderrors.invalid(where, wanted, "can only be modified in tandem with spec.parallelism")]
-
-
-def _template_for_comparison(spec: Obj, suspended: object) -> Obj:
-    template: Obj = deep_copy(spec.get("template") or {})
-    if suspended:
-        pod = template.get("spec") or {}
-        for field in ("nodeSelector", "tolerations", "affinity", "schedulingGates"):
-            pod.pop(field, None)
-        for field in ("labels", "annotations"):
-            (template.get("metadata") or {}).pop(field, None)
-    return template

@@ -6,6 +6,7 @@ import base64
 import re
 
 from bowsprit.controlplane.countrules import one_of
+from bowsprit.controlplane.gostructs import difference
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -93,8 +94,9 @@ def signing_request_status_errors(new: Obj, old: Obj, *, approval: bool) -> list
         elif not approval and kind != "Failed":
             if len(now) > len(was):
                 errors.append(fielderrors.forbidden(where, f'updates may not add a condition of type "{kind}"'))
-            elif now != was:
-                errors.append(fielderrors.forbidden(where, f'updates may not modify a condition of type "{kind}"'))
+            elif changes := difference("[]CertificateSigningRequestCondition", was, now):
+                detail = f'updates may not modify a condition of type "{kind}"\n{changes}'
+                errors.append(fielderrors.forbidden(where, detail))
     given, place = after.get("certificate") or "", path("status", "certificate")
     if given != (before.get("certificate") or ""):
         text = base64.b64decode(given).decode("utf-8", "replace")

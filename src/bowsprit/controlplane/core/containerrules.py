@@ -268,13 +268,15 @@ def resource_ref_errors(reference: Obj, where: Path, *, volume: bool) -> list[Fi
     """A ResourceFieldSelector."""
     errors: list[FieldError] = []
     resource, container = reference.get("resource", ""), reference.get("containerName", "")
+    known_resource = resource in _RESOURCE_FIELDS or resource.startswith(("limits.hugepages-", "requests.hugepages-"))
     if volume and not container:
         errors.append(fielderrors.required(where.child("containerName")))
-    if not resource:
-        return [*errors, fielderrors.required(where.child("resource"))]
-    huge = resource.startswith(("limits.hugepages-", "requests.hugepages-"))
-    if resource not in _RESOURCE_FIELDS and not huge:
-        return [*errors, fielderrors.not_supported(where.child("resource"), resource, _RESOURCE_FIELDS)]
+    elif not resource:
+        errors.append(fielderrors.required(where.child("resource")))
+    elif not known_resource:
+        errors.append(fielderrors.not_supported(where.child("resource"), resource, _RESOURCE_FIELDS))
+    if not known_resource:
+        return errors
     divisor = str(Quantity.parse(reference.get("divisor") or "0"))
     known = _DIVISORS.get(resource.partition(".")[2], _SIZE_DIVISORS)
     if divisor != "0" and divisor not in known:

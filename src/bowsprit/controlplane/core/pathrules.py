@@ -8,13 +8,12 @@ from bowsprit.machinery.fielderrors import FieldError, Path
 
 def local_path_errors(target: str, where: Path) -> list[FieldError]:
     """A relative path inside a volume or a folder of the host."""
-    if target.startswith("/"):
-        return [fielderrors.invalid(where, target, "must be a relative path")]
-    return no_backsteps(target, where)
+    errors = [fielderrors.invalid(where, target, "must be a relative path")] if target.startswith("/") else []
+    return errors + no_backsteps(target, where)
 
 
 def no_backsteps(target: str, where: Path) -> list[FieldError]:
     """A path without ``..``."""
-    if ".." in target.replace("\\", "/").split("/"):
+    if ".." in target.split("/"):
         return [fielderrors.invalid(where, target, "must not contain '..'")]
     return []

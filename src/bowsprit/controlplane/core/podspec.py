@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from bowsprit.machinery.objects import Obj
 
 _LEGACY_MODE = 420
+
+# An image reference (github.com/distribution/reference): a host, a path in small letters, a tag, a digest.
+_HOST = (
+    r"(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*"
+)
+_HOST += r"|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PART = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_DIGEST = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}/)?{_PART}(?:/{_PART})*(?::(?P<tag>[\w][\w.-]{{0,127}}))?(?:@(?P<digest>{_DIGEST}))?", re.A
+)
+_IDENTIFIER = re.compile("[a-f0-9]{64}")  # an image's id looks like a path, but is none
 
 
 def containers_of(spec: Obj) -> Iterator[Obj]:
@@ -68,7 +81,7 @@ def default_container(container: Obj) -> None:
     for port in container.get("ports") or ():
         _missing(port, "protocol", "TCP")
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
-        if probe := container.get(name):
+        if (probe := container.get(name)) is not None:
             _default_probe(probe)
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict):
@@ -80,8 +93,6 @@ def default_container(container: Obj) -> None:
             reference.setdefault("divisor", "0")
         if (reference := source.get("fileKeyRef")) is not None and reference.get("optional") is None:
             reference["optional"] = False
-    if (context := container.get("securityContext")) is not None and context.get("procMount") == "":
-        del context["procMount"]
 
 
 def default_requests(spec: Obj) -> None:
@@ -100,13 +111,11 @@ def default_requests(spec: Obj) -> None:
 
 
 def pull_policy(image: str) -> str:
-    """Always for images without a tag or with ``latest``, IfNotPresent for others and for digests."""
-    name, at, _ = image.partition("@")
-    last = name.rpartition("/")[2]
-    tag = last.partition(":")[2]
-    if at and not tag:
+    """Always for images without a tag or with ``latest``; IfNotPresent for others, digests and what is no reference."""
+    found = _REFERENCE.fullmatch(image)
+    if found is None or _IDENTIFIER.fullmatch(image):
         return "IfNotPresent"
-    return "Always" if tag in ("", "latest") else "IfNotPresent"
+    return "Always" if found["tag"] == "latest" or found["tag"] == found["digest"] is None else "IfNotPresent"
 
 
 def _default_probe(probe: Obj) -> None:

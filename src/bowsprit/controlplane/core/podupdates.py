@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bowsprit.controlplane.core.podvalidation import pod_spec_errors, token_errors
 from bowsprit.controlplane.core.qos import qos_class
+from bowsprit.controlplane.gostructs import difference, go_value
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
@@ -44,8 +45,9 @@ def validate_pod_update(new: Obj, old: Obj, subresource: str = "") -> list[Field
     errors += _gates_update(after, before, where.child("schedulingGates"))
     if before.get("schedulingGates"):
         errors += _steering_errors(after, before, where)
-    if _pinned(after, before) != _pinned(before, before):
-        errors.append(fielderrors.forbidden(where, _UPDATE_DETAIL))
+    wanted = _put_back(after, before)
+    if wanted != before and (changes := difference("PodSpec", before, wanted)):
+        errors.append(fielderrors.forbidden(where, f"{_UPDATE_DETAIL}\n{changes}"))
     return errors
 
 
@@ -60,11 +62,11 @@ def _steering_errors(after: Obj, before: Obj, where: Path) -> list[FieldError]:
     place = where.child("affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
     if held and len(terms) != len(held):
         detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed"
-        return [*errors, fielderrors.invalid(place, [_go_term(term) for term in terms] or None, detail)]
+        return [*errors, fielderrors.invalid(place, go_value("[]NodeSelectorTerm", terms), detail)]
     for index, (term, was) in enumerate(zip(terms, held, strict=False)):
         if not _only_adds(term, was):
             detail = "only additions are allowed (no mutations or deletions)"
-            errors.append(fielderrors.invalid(place.index(index), _go_term(term), detail))
+            errors.append(fielderrors.invalid(place.index(index), go_value("NodeSelectorTerm", term), detail))
     return errors
 
 
@@ -78,16 +80,6 @@ def _only_adds(term: Obj, was: Obj) -> bool:
     if not any(old for _, old in parts):
         return not any(new for new, _ in parts)
     return all(new[: len(old)] == old for new, old in parts)
-
-
-def _go_term(term: Obj) -> Obj:
-    """A term as Go prints upstream's internal type."""
-
-    def shown(requirements: list[Obj] | None) -> list[Obj] | None:
-        names = {"Key": "key", "Operator": "operator", "Values": "values"}
-        return requirements and [{go: each.get(name) for go, name in names.items()} for each in requirements]
-
-    return {"MatchExpressions": shown(term.get("matchExpressions")), "MatchFields": shown(term.get("matchFields"))}
 
 
 def _resize_errors(after: Obj, before: Obj, where: Path) -> list[FieldError]:
@@ -112,24 +104,23 @@ def _resize_errors(after: Obj, before: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _pinned(spec: Obj, before: Obj) -> Obj:
-    """The spec with the parts that may change put back."""
-    result = dict(spec)
-    gated = bool(before.get("schedulingGates"))
+def _put_back(after: Obj, before: Obj) -> Obj:
+    """The new spec with the parts that may change as they were."""
+    result = dict(after)
     for field in ("containers", "initContainers"):
-        if field in result:
-            result[field] = [
-                {key: value for key, value in item.items() if key != "image"} for item in result[field] or ()
-            ]
-    for field in ("activeDeadlineSeconds", "tolerations", "schedulingGates"):
-        result.pop(field, None)
-    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and result.get("terminationGracePeriodSeconds") == 1:
-        result["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"]
-    if gated:
-        result.pop("nodeSelector", None)
-        affinity = {key: value for key, value in (result.get("affinity") or {}).items() if key != "nodeAffinity"}
-        result["affinity"] = affinity
-    return {key: value for key, value in result.items() if value not in (None, [], {})}
+        images = [item.get("image") for item in before.get(field) or ()]
+        result[field] = [{**item, "image": image} for item, image in zip(after.get(field) or (), images, strict=True)]
+    kept = ["activeDeadlineSeconds", "tolerations", "schedulingGates"]
+    if (before.get("terminationGracePeriodSeconds") or 0) < 0 and after.get("terminationGracePeriodSeconds") == 1:
+        kept.append("terminationGracePeriodSeconds")
+    if before.get("schedulingGates"):
+        kept.append("nodeSelector")
+        others = {name: value for name, value in (after.get("affinity") or {}).items() if name != "nodeAffinity"}
+        if held := nested(before, "affinity", "nodeAffinity", default=None):
+            result["affinity"] = {**others, "nodeAffinity": held}
+        elif after.get("affinity") is not None:
+            result["affinity"] = others or before.get("affinity")
+    return result | {field: before.get(field) for field in kept}
 
 
 def _deadline_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
@@ -173,7 +164,8 @@ def _ephemeral_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
             detail = f"existing ephemeral containers {_quoted(old.get('name'))} may not be removed\n"
             errors.append(fielderrors.forbidden(where, detail))
         elif found != old:
-            detail = f"existing ephemeral containers {_quoted(old.get('name'))} may not be changed\n"
+            changes = difference("EphemeralContainer", old, found)
+            detail = f"existing ephemeral containers {_quoted(old.get('name'))} may not be changed\n{changes}"
             errors.append(fielderrors.forbidden(where, detail))
     return errors
 

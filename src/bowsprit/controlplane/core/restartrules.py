@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bowsprit.controlplane.gostructs import go_value
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path
@@ -102,11 +103,7 @@ def pod_claim_errors(claims: list[Obj], where: Path) -> list[FieldError]:
             errors += name_errors(name, place.child("name"), is_dns1123_label)
             names.add(name)
         given = {field: claim.get(field) for field in ("resourceClaimName", "resourceClaimTemplateName")}
-        shown = {
-            "Name": name,
-            "ResourceClaimName": given["resourceClaimName"],
-            "ResourceClaimTemplateName": given["resourceClaimTemplateName"],
-        }
+        shown = go_value("PodResourceClaim", claim)
         if all(value is not None for value in given.values()):
             detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
             errors.append(fielderrors.invalid(place, shown, detail))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bowsprit.controlplane.core.endpointsvalidation import special_ip_errors
+from bowsprit.controlplane.gostructs import go_value
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
@@ -89,14 +90,10 @@ def _ports(spec: Obj, where: Path, kind: str) -> list[FieldError]:
             errors.append(fielderrors.duplicate(place.child("nodePort"), node))
         node_ports.add((protocol, node))
         if (protocol, number) in keys:
-            errors.append(fielderrors.duplicate(place, _go_port(protocol, number)))
+            key = go_value("ServicePort", {"protocol": protocol, "port": number})
+            errors.append(fielderrors.duplicate(place, key))
         keys.add((protocol, number))
     return errors
-
-
-def _go_port(protocol: str, number: int) -> Obj:
-    """The key of a port as Go prints it."""
-    return {"Name": "", "Protocol": protocol, "AppProtocol": None, "Port": number, "TargetPort": 0, "NodePort": 0}
 
 
 def _port(port: Obj, where: Path, names: set[str], *, needs_name: bool) -> list[FieldError]:

@@ -9,6 +9,7 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_volume_source
 from bowsprit.controlplane.core.storagevalidation import (
+    CLASS_ANNOTATION,
     claim_errors,
     claim_update_errors,
     persistent_volume_errors,
@@ -20,7 +21,6 @@ from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
 
 _MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
-_BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 
 
 class VolumeStrategy(Strategy):
@@ -110,7 +110,7 @@ def access_modes(modes: list[str] | None) -> str:
 
 def storage_class(obj: Obj) -> str:
     """The class by annotation or field."""
-    annotated = (obj["metadata"].get("annotations") or {}).get(_BETA_CLASS)
+    annotated = (obj["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
     return str(annotated if annotated is not None else (obj.get("spec") or {}).get("storageClassName") or "")
 
 

@@ -7,8 +7,10 @@ import posixpath
 from bowsprit.controlplane.core.affinityrules import node_selector_errors
 from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors, source_field
 from bowsprit.controlplane.countrules import one_of
+from bowsprit.controlplane.gostructs import difference
+from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_field
 from bowsprit.controlplane.labelrules import name_errors, selector_errors, template_metadata_errors
-from bowsprit.machinery import fielderrors
+from bowsprit.machinery import fielderrors, objects
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.quantity import Quantity
@@ -17,25 +19,7 @@ from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
 _MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 _RECLAIM = ["Delete", "Recycle", "Retain"]
 _POSITIVE = "must be greater than zero"
-_OTHER_FIELDS = frozenset(
-    {
-        "capacity",
-        "accessModes",
-        "claimRef",
-        "persistentVolumeReclaimPolicy",
-        "storageClassName",
-        "mountOptions",
-        "volumeMode",
-        "nodeAffinity",
-        "volumeAttributesClassName",
-    }
-)
-
-
-def volume_source(spec: Obj) -> Obj:
-    """The members of a PersistentVolumeSpec that say where the volume is."""
-    return {key: value for key, value in spec.items() if key not in _OTHER_FIELDS and value is not None}
-
+CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"  # older than the field
 
 _ORDER = (
     "hostPath",
@@ -198,13 +182,17 @@ def _volume_mode(spec: Obj, where: Path) -> list[FieldError]:
 
 def persistent_volume_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """The source and mode of a volume stay."""
-    errors = persistent_volume_errors(new)
+    errors = persistent_volume_errors(new) * 2  # upstream looks twice, and clients are told twice
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    if volume_source(after) != volume_source(before):
-        detail = "spec.persistentvolumesource is immutable after creation"
+    if "csi" in after and (before.get("csi") or {}).get("controllerExpandSecretRef") is None:  # which may be set once
+        after = {
+            **after,
+            "csi": {key: item for key, item in after["csi"].items() if key != "controllerExpandSecretRef"},
+        }
+    if changes := difference("PersistentVolumeSource", before, after):
+        detail = f"spec.persistentvolumesource is immutable after creation\n{changes}"
         errors.append(fielderrors.forbidden(path("spec", "persistentvolumesource"), detail))
-    if after.get("volumeMode") != before.get("volumeMode"):
-        errors.append(fielderrors.invalid(path("volumeMode"), after.get("volumeMode"), "field is immutable"))
+    errors += immutable_field(after.get("volumeMode"), before.get("volumeMode"), path("volumeMode"))
     if before.get("volumeAttributesClassName") is not None and after.get("volumeAttributesClassName") is None:
         place = path("spec", "volumeAttributesClassName")
         errors.append(fielderrors.forbidden(place, "update from non-nil value to nil is forbidden"))
@@ -271,26 +259,47 @@ def claim_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """A claim's spec stays, but for its size and class of attributes once bound."""
     errors = claim_errors(new)
     after, before = dict(new.get("spec") or {}), dict(old.get("spec") or {})
-    bound = (old.get("status") or {}).get("phase") == "Bound"
-    # A binder may fill in the volume; the default class may be set later.
-    for field in ("volumeName", "storageClassName"):
-        if not before.get(field) and after.get(field):
-            before[field] = after[field]
+    wanted_class, had_class = after.get("volumeAttributesClassName"), before.get("volumeAttributesClassName")
     wanted, had = _storage(after), _storage(before)
-    if wanted is not None and had is not None and wanted < had and not _shrinks_to_allocated(new, old):
-        place = path("spec", "resources", "requests", "storage")
-        errors.append(fielderrors.forbidden(place, "field can not be less than status.capacity"))
-    if after.get("volumeMode") != before.get("volumeMode"):
-        errors.append(fielderrors.invalid(path("volumeMode"), after.get("volumeMode"), "field is immutable"))
-    if bound:
-        after["resources"] = before.get("resources")
-        after["volumeAttributesClassName"] = before.get("volumeAttributesClassName")
-    if {k: v for k, v in after.items() if v is not None} != {k: v for k, v in before.items() if v is not None}:
+    if not before.get("volumeName"):  # a binder fills it in
+        before["volumeName"] = after.get("volumeName")
+    errors += _class_update(new, old, after, before)
+    if (new.get("status") or {}).get("phase") == "Bound":
+        resources = after.get("resources") or {}
+        size = ((before.get("resources") or {}).get("requests") or {}).get("storage")
+        if resources.get("requests"):
+            after["resources"] = {**resources, "requests": {**resources["requests"], "storage": size}}
+        after["volumeAttributesClassName"] = had_class
+    if changes := difference("PersistentVolumeClaimSpec", before, after):
         detail = (
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
         )
-        errors.append(fielderrors.forbidden(path("spec"), detail))
+        errors.append(fielderrors.forbidden(path("spec"), f"{detail}\n{changes}"))
+    if wanted is not None and had is not None and wanted < had and not _shrinks_to_allocated(new, old):
+        place = path("spec", "resources", "requests", "storage")
+        errors.append(fielderrors.forbidden(place, "field can not be less than status.capacity"))
+    errors += immutable_field(after.get("volumeMode"), before.get("volumeMode"), path("volumeMode"))
+    if wanted_class != had_class and (old.get("status") or {}).get("currentVolumeAttributesClassName") is not None:
+        gone = {None: "nil", "": "empty string"}.get(wanted_class)
+        if gone is not None:
+            detail = f"update to {gone} is forbidden when status.currentVolumeAttributesClassName is not nil"
+            errors.append(fielderrors.forbidden(path("spec", "volumeAttributesClassName"), detail))
     return errors
+
+
+def _class_update(new: Obj, old: Obj, after: Obj, before: Obj) -> list[FieldError]:
+    """The class may move from the old annotation to the field, or be set late; adjusts the specs to be compared."""
+    was, now = (objects.annotations(each).get(CLASS_ANNOTATION) for each in (old, new))
+    late = after.get("storageClassName") is not None and before.get("storageClassName") is None
+    if late and was is not None and after["storageClassName"] == was and now in (None, was):
+        after["storageClassName"] = None
+        return []
+    if late and was in (None, after["storageClassName"]):
+        before["storageClassName"] = after["storageClassName"]
+    if (was or "") != (now or ""):
+        place = path("metadata", "annotations", CLASS_ANNOTATION)
+        return [fielderrors.invalid(place, now or "", FIELD_IS_IMMUTABLE)]
+    return []
 
 
 def _storage(spec: Obj) -> Quantity | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bowsprit.controlplane.gostructs import go_value
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
@@ -29,20 +30,7 @@ _FROZEN = (
     "related",
 )
 
-_REFERENCE = {
-    "Kind": "kind",
-    "Namespace": "namespace",
-    "Name": "name",
-    "UID": "uid",
-    "APIVersion": "apiVersion",
-    "ResourceVersion": "resourceVersion",
-    "FieldPath": "fieldPath",
-}
-_GO_NAMES = {
-    "involvedObject": _REFERENCE,
-    "related": _REFERENCE,
-    "source": {"Component": "component", "Host": "host"},
-}
+_STRUCTS = {"involvedObject": "ObjectReference", "related": "*ObjectReference", "source": "EventSource"}
 
 
 def event_errors(obj: Obj, *, reporter_field: str = "reportingComponent") -> list[FieldError]:
@@ -109,13 +97,9 @@ def changed_event_errors(new: Obj, old: Obj) -> list[FieldError]:
 
 def _shown(obj: Obj, field: str) -> Any:
     """A field's value as upstream shows it in refusals: with Go's names, and with zero values."""
-    names = _GO_NAMES.get(field)
-    if names is None:
-        return obj.get(field) or (0 if field == "count" else None if field.endswith(("Time", "Timestamp")) else "")
-    value = obj.get(field)
-    if value is None and field == "related":
-        return None
-    return {go: (value or {}).get(name) or "" for go, name in names.items()}
+    if field in _STRUCTS:
+        return go_value(_STRUCTS[field], obj.get(field))
+    return obj.get(field) or (0 if field == "count" else None if field.endswith(("Time", "Timestamp")) else "")
 
 
 def _moment(obj: Obj) -> object:

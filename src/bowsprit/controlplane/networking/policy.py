@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE
+from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_struct
 from bowsprit.controlplane.networking.validation import ip_address_errors, network_policy_errors, service_cidr_errors
 from bowsprit.controlplane.printing import age_of, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy
@@ -48,13 +48,8 @@ class AddressStrategy(Strategy):
         return ip_address_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        before, after = ((each.get("spec") or {}).get("parentRef") or {} for each in (old, new))
-        if before == after:
-            return ip_address_errors(new)
-        names = {"Group": "group", "Resource": "resource", "Namespace": "namespace", "Name": "name"}
-        shown = {go: after.get(name, "") for go, name in names.items()} if after else None
-        frozen = fielderrors.invalid(path("spec", "parentRef"), shown, FIELD_IS_IMMUTABLE)
-        return [*ip_address_errors(new), frozen]
+        before, after = ((each.get("spec") or {}).get("parentRef") for each in (old, new))
+        return ip_address_errors(new) + immutable_struct("ParentReference", after, before, path("spec", "parentRef"))
 
 
 class ServiceCIDRStrategy(StatusedStrategy):

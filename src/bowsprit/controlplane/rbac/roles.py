@@ -9,6 +9,7 @@ from typing import Any
 from bowsprit.apiserver.authorization.escalation import EscalationCheck
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Finish, Strategy
+from bowsprit.controlplane.gostructs import go_value
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.rbac.validation import binding_errors, role_errors
 from bowsprit.machinery import fielderrors
@@ -69,8 +70,7 @@ class BindingStrategy(RoleStrategy):
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         errors = self.validate(new)
         if new.get("roleRef") != old.get("roleRef"):
-            names = {"APIGroup": "apiGroup", "Kind": "kind", "Name": "name"}
-            shown = {go: (new.get("roleRef") or {}).get(name, "") for go, name in names.items()}
+            shown = go_value("RoleRef", new.get("roleRef"))
             errors.append(fielderrors.invalid(path("roleRef"), shown, "cannot change roleRef"))
         return errors
 

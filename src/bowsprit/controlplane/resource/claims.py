@@ -7,7 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.immutable import immutable_field, immutable_struct
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
 from bowsprit.controlplane.resource.slicerules import slice_errors
@@ -48,7 +48,7 @@ class ClaimStrategy(StatusedStrategy):
             _default_tolerations(result)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new.get("spec"), old.get("spec"), path("spec"))
+        return immutable_struct("ResourceClaimSpec", new.get("spec"), old.get("spec"), path("spec"))
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return claim_errors(obj)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bowsprit.controlplane.core.volumesources import driver_name_errors
 from bowsprit.controlplane.countrules import not_negative, one_of
-from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.labelrules import name_errors, selector_errors
 from bowsprit.controlplane.storage.validation import parameters_errors
 from bowsprit.machinery import fielderrors
@@ -80,10 +80,9 @@ def csi_node_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     before, after = ((each.get("spec") or {}).get("drivers") or [] for each in (old, new))
     for was in before:
         for now in after:
-            names = {"Name": "name", "NodeID": "nodeID", "TopologyKeys": "topologyKeys"}
-            if was.get("name") == now.get("name") and any(was.get(n) != now.get(n) for n in names.values()):
-                shown = {go: now.get(name) for go, name in names.items()} | {"Allocatable": None}
-                errors.append(fielderrors.invalid(path("spec", "drivers"), shown, FIELD_IS_IMMUTABLE))
+            if was.get("name") == now.get("name"):
+                fixed, held = ({**driver, "allocatable": None} for driver in (now, was))
+                errors += immutable_struct("CSINodeDriver", fixed, held, path("spec", "drivers"))
     return errors
 
 

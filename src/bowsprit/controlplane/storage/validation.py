@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bowsprit.controlplane.countrules import one_of
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.labelrules import name_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -90,6 +91,4 @@ def volume_attachment_errors(obj: Obj) -> list[FieldError]:
 def volume_attachment_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """The spec stays."""
     errors = volume_attachment_errors(new)
-    if new.get("spec") != old.get("spec"):
-        errors.append(fielderrors.invalid(path("spec"), new.get("spec"), "field is immutable"))
-    return errors
+    return errors + immutable_struct("VolumeAttachmentSpec", new.get("spec"), old.get("spec"), path("spec"))
