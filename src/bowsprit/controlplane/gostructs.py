@@ -3,7 +3,7 @@
 The API's JSON leaves out what is empty and follows the published order; messages are made from the internal structs, whose
 members all appear, under their Go names and in their own order. ``data/gostructs.json`` lists them by struct, as Go declares
 them: ``Name type``; ``Name=json`` where the API's name does not follow from Go's; ``=^json`` where the API has it one object
-further up; ``+Struct`` for an embedded struct. Types of meta/v1 have one form only; embedded metadata leaves out what is empty.
+further up; ``+Struct`` for an embedded struct. Types of meta/v1 have one form only, which leaves out what is empty.
 """
 
 from __future__ import annotations
@@ -74,9 +74,24 @@ def _value(go_type: str, value: Any, outer: Obj) -> Any:
         return dict(sorted(value.items())) if value else None
     if go_type in _ZEROS:
         return _ZEROS[go_type] if value is None else value
+    if go_type == "LabelSelector":
+        return _selector(value)
     if go_type in _structs():
         return _struct(go_type, value or {}, outer)
     return value
+
+
+def _selector(value: Obj) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    if value.get("matchLabels"):
+        shown["matchLabels"] = dict(sorted(value["matchLabels"].items()))
+    if value.get("matchExpressions"):
+        shown["matchExpressions"] = [
+            {"key": each.get("key", ""), "operator": each.get("operator", "")}
+            | ({"values": each["values"]} if each.get("values") else {})
+            for each in value["matchExpressions"]
+        ]
+    return shown
 
 
 def _struct(name: str, value: Obj, outer: Obj) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
     template, place = spec.get("template"), where.child("template")
     if template is None:
         return [*errors, fielderrors.required(place)]
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    if selector is not None and not selector.is_empty() and not selector.matches(labels):
+    labels = (template.get("metadata") or {}).get("labels")
+    if selector is not None and not selector.is_empty() and not selector.matches(labels or {}):
         detail = "`selector` does not match template `labels`"
         errors.append(fielderrors.invalid(place.child("metadata", "labels"), labels, detail))
     errors += template_errors(_with_claims(template, spec), place)

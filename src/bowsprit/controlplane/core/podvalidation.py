@@ -22,10 +22,10 @@ from bowsprit.machinery.validation import (
 )
 
 _RESTART_POLICIES = ["Always", "OnFailure", "Never"]
-_DNS_POLICIES = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"]
+_DNS_POLICIES = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]
 _MOST_NAMESERVERS, _MOST_SEARCHES, _SEARCH_CHARACTERS = 3, 32, 2048
 # Upstream SysctlContainSlashFmt.
-_NOT_FOR_EPHEMERAL = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+_NOT_FOR_EPHEMERAL = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy")
 _LARGEST_DEADLINE = 2147483647
 _LONGEST_HOST = 64
 

@@ -81,7 +81,7 @@ def used_claim_errors(claims: list[Obj], where: Path, known: list[str]) -> list[
             if key in seen or (not request and any(other.startswith(f"{name}/") for other in seen)):
                 errors.append(fielderrors.duplicate(place, key))
             seen.add(key)
-        if name not in known:
+        if name and name not in known:
             error = fielderrors.not_found(place, name)
             detail = "must be one of the names in pod.spec.resourceClaims"
             detail += f": {', '.join(sorted(known))}" if known else " which is empty"

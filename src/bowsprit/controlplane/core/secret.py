@@ -19,6 +19,8 @@ class SecretStrategy(Strategy):
     """stringData is written into data and never stored."""
 
     def default(self, obj: Obj) -> None:
+        data = obj.get("data") or {}
+        data.update({key: "" for key, value in data.items() if value is None})
         if not obj.get("type"):
             obj["type"] = "Opaque"
 
@@ -34,6 +36,7 @@ class SecretStrategy(Strategy):
         return [
             *immutable_field(new.get("type"), old.get("type"), path("type")),
             *frozen_data_errors(new, old, ("data",)),
+            *secret_errors(new),
         ]
 
     def selectable_field_names(self) -> frozenset[str]:

@@ -43,7 +43,7 @@ class ServiceStrategy(StatusedStrategy):
         external = kind in ("NodePort", "LoadBalancer") or (kind == "ClusterIP" and spec.get("externalIPs"))
         if external and not spec.get("externalTrafficPolicy"):
             spec["externalTrafficPolicy"] = "Cluster"
-        if kind != "ExternalName" and not spec.get("internalTrafficPolicy"):
+        if kind != "ExternalName" and spec.get("internalTrafficPolicy") is None:
             spec["internalTrafficPolicy"] = "Cluster"
         if kind == "LoadBalancer" and spec.get("allocateLoadBalancerNodePorts") is None:
             spec["allocateLoadBalancerNodePorts"] = True
@@ -54,6 +54,10 @@ class ServiceStrategy(StatusedStrategy):
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
         keep_allocations(new, old)
+
+    def canonicalize(self, obj: Obj) -> None:
+        if obj["spec"].get("type") == "ExternalName":
+            obj["spec"].pop("internalTrafficPolicy", None)
 
     def validate_name(self, name: str) -> list[str]:
         return is_dns1123_label(name)

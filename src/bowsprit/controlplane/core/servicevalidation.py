@@ -25,6 +25,7 @@ _PROTOCOLS = ["SCTP", "TCP", "UDP"]
 _AFFINITIES = ["ClientIP", "None"]
 _POLICIES = ["Cluster", "Local"]
 _LONGEST_AFFINITY = 86400
+_SET_ONCE = "may not change once set"
 _FAMILY_POLICIES = ["PreferDualStack", "RequireDualStack", "SingleStack"]
 _DISTRIBUTIONS = ["PreferClose", "PreferSameZone", "PreferSameNode"]
 
@@ -278,24 +279,44 @@ def _traffic(spec: Obj, where: Path, kind: str) -> list[FieldError]:
 
 
 def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
-    """A changed Service: its primary address stays."""
-    errors: list[FieldError] = []
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    where = path("spec", "clusterIPs")
-    if before.get("type") != "ExternalName" and after.get("type") != "ExternalName":
-        was, now = (before.get("clusterIPs") or [""])[0], (after.get("clusterIPs") or [after.get("clusterIP", "")])[0]
-        if was and now and was != now:
-            errors.append(
-                fielderrors.invalid(where.index(0), after.get("clusterIPs") or [now], "may not change once set")
-            )
+    """A changed Service: its primary address and family stay."""
+    after, before, where = new.get("spec") or {}, old.get("spec") or {}, path("spec")
+    if errors := _cluster_ips(after, where):
+        return errors  # what addresses cannot be allocated for is looked at no further
+    if "ExternalName" not in (before.get("type"), after.get("type")):
+        was, now = ((spec.get("clusterIPs") or [None])[0] == "None" for spec in (before, after))
+        if not (was and now):
+            errors += _dual_stack_change(before, after, "clusterIPs", "clusterIP", where)
+        if was == now:
+            errors += _dual_stack_change(before, after, "ipFamilies", "ipFamily", where)
     balanced = before.get("type") == after.get("type") == "LoadBalancer"
     if balanced and before.get("loadBalancerClass") != after.get("loadBalancerClass"):
         place = path("spec", "loadBalancerClass")
-        errors.append(fielderrors.invalid(place, after.get("loadBalancerClass"), "may not change once set"))
+        errors.append(fielderrors.invalid(place, after.get("loadBalancerClass"), _SET_ONCE))
     moved = before.get("healthCheckNodePort") != after.get("healthCheckNodePort")
     if moved and _checks_health(before) and _checks_health(after):
         errors.append(fielderrors.forbidden(path("spec", "healthCheckNodePort"), "field is immutable"))
     return errors + validate_service(new)
+
+
+def _dual_stack_change(before: Obj, after: Obj, field: str, one: str, where: Path) -> list[FieldError]:
+    """A second address or family may come and go, the first stays."""
+    was, now, place = before.get(field) or [], after.get(field) or [], where.child(field)
+    if len(was) == len(now):
+        return [
+            fielderrors.invalid(place.index(index if field == "clusterIPs" else 0), now, _SET_ONCE)
+            for index, (old, new) in enumerate(zip(was, now, strict=True))
+            if old != new
+        ]
+    errors: list[FieldError] = []
+    if not after.get("clusterIPs") and len(was) > len(now):
+        errors.append(fielderrors.invalid(place.index(0), now or None, f"primary {one} can not be unset"))
+    if was and now and was[0] != now[0]:
+        errors.append(fielderrors.invalid(place.index(0), after.get("clusterIPs"), _SET_ONCE))
+    if len(was) > len(now) == 1 and after.get("ipFamilyPolicy") != "SingleStack":
+        detail = f"must be set to 'SingleStack' when releasing the secondary {one}"
+        errors.append(fielderrors.invalid(where.child("ipFamilyPolicy"), after.get("ipFamilyPolicy"), detail))
+    return errors
 
 
 def _checks_health(spec: Obj) -> bool:

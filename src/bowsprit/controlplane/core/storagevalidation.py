@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
 from bowsprit.controlplane.core.affinityrules import node_selector_errors
 from bowsprit.controlplane.core.volumesources import backend_errors, driver_name_errors, source_field
 from bowsprit.controlplane.countrules import one_of
-from bowsprit.controlplane.gostructs import difference
+from bowsprit.controlplane.gostructs import difference, go_value
 from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_field
 from bowsprit.controlplane.labelrules import name_errors, selector_errors, template_metadata_errors
 from bowsprit.machinery import fielderrors, objects
@@ -18,6 +19,14 @@ from bowsprit.machinery.validation import is_dns1123_label, is_dns1123_subdomain
 
 _MODES = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 _RECLAIM = ["Delete", "Recycle", "Retain"]
+_GROWN_LABELS = {
+    "failure-domain.beta.kubernetes.io/zone": "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region": "topology.kubernetes.io/region",
+    "beta.kubernetes.io/os": "kubernetes.io/os",
+    "beta.kubernetes.io/arch": "kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type": "node.kubernetes.io/instance-type",
+}
+_NOTHING = Quantity.parse("0")
 _POSITIVE = "must be greater than zero"
 CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"  # older than the field
 
@@ -184,7 +193,9 @@ def persistent_volume_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """The source and mode of a volume stay."""
     errors = persistent_volume_errors(new) * 2  # upstream looks twice, and clients are told twice
     after, before = new.get("spec") or {}, old.get("spec") or {}
-    if "csi" in after and (before.get("csi") or {}).get("controllerExpandSecretRef") is None:  # which may be set once
+    if (
+        after.get("csi") and before.get("csi") and "controllerExpandSecretRef" not in before["csi"]
+    ):  # which may be set once
         after = {
             **after,
             "csi": {key: item for key, item in after["csi"].items() if key != "controllerExpandSecretRef"},
@@ -193,15 +204,35 @@ def persistent_volume_update_errors(new: Obj, old: Obj) -> list[FieldError]:
         detail = f"spec.persistentvolumesource is immutable after creation\n{changes}"
         errors.append(fielderrors.forbidden(path("spec", "persistentvolumesource"), detail))
     errors += immutable_field(after.get("volumeMode"), before.get("volumeMode"), path("volumeMode"))
+    if before.get("nodeAffinity") is not None:
+        errors += _affinity_update(after.get("nodeAffinity"), before["nodeAffinity"])
     if before.get("volumeAttributesClassName") is not None and after.get("volumeAttributesClassName") is None:
         place = path("spec", "volumeAttributesClassName")
         errors.append(fielderrors.forbidden(place, "update from non-nil value to nil is forbidden"))
     return errors
 
 
-def claim_errors(obj: Obj) -> list[FieldError]:
-    """A PersistentVolumeClaim."""
-    return claim_spec_errors(obj.get("spec") or {}, path("spec"))
+def _affinity_update(new: Obj | None, old: Obj) -> list[FieldError]:
+    """Where a volume can be used stays, but for labels that have come of age."""
+    after, before = (go_value("*VolumeNodeAffinity", each) for each in (new, old))
+    if _same_places(after, before):
+        return []
+    detail = f"{FIELD_IS_IMMUTABLE}, except for updating from beta label to GA"
+    return [fielderrors.invalid(path("nodeAffinity"), after, detail)]
+
+
+def _same_places(new: Any, old: Any) -> bool:
+    if isinstance(new, dict) and isinstance(old, dict):
+        grown = _GROWN_LABELS.get(old.get("Key", "")) == new.get("Key")
+        return all((name == "Key" and grown) or _same_places(value, old.get(name)) for name, value in new.items())
+    if isinstance(new, list) and isinstance(old, list):
+        return len(new) == len(old) and all(map(_same_places, new, old))
+    return bool(new == old)
+
+
+def claim_errors(obj: Obj, *, any_group: bool = False) -> list[FieldError]:
+    """A PersistentVolumeClaim; ``any_group``: the API group of a data source may be malformed."""
+    return claim_spec_errors(obj.get("spec") or {}, path("spec"), any_group=any_group)
 
 
 def claim_template_errors(template: Obj, where: Path) -> list[FieldError]:
@@ -210,7 +241,7 @@ def claim_template_errors(template: Obj, where: Path) -> list[FieldError]:
     return errors + claim_spec_errors(template.get("spec") or {}, where.child("spec"))
 
 
-def claim_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
+def claim_spec_errors(spec: Obj, where: Path, *, any_group: bool = False) -> list[FieldError]:
     """A PersistentVolumeClaimSpec."""
     errors: list[FieldError] = []
     if not spec.get("accessModes"):
@@ -229,7 +260,7 @@ def claim_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     errors += _volume_mode(spec, where)
     source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
     for field in ("dataSource", "dataSourceRef"):
-        errors += _data_source(spec.get(field), where.child(field))
+        errors += _data_source(spec.get(field), where.child(field), any_group)
     if source is not None and reference is not None:
         if reference.get("namespace"):
             detail = "may not be specified when dataSourceRef.namespace is specified"
@@ -242,7 +273,7 @@ def claim_spec_errors(spec: Obj, where: Path) -> list[FieldError]:
     return errors
 
 
-def _data_source(source: Obj | None, where: Path) -> list[FieldError]:
+def _data_source(source: Obj | None, where: Path, any_group: bool) -> list[FieldError]:
     if source is None:
         return []
     errors = [fielderrors.required(where.child(field)) for field in ("name", "kind") if not source.get(field)]
@@ -250,14 +281,17 @@ def _data_source(source: Obj | None, where: Path) -> list[FieldError]:
     if not group and kind != "PersistentVolumeClaim":
         detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
         errors.append(fielderrors.invalid(where, kind, detail))
-    if group:
+    if group and not any_group:
         errors += name_errors(group, where.child("apiGroup"), is_dns1123_subdomain)
+    if namespace := source.get("namespace"):
+        errors += name_errors(namespace, where.child("namespace"), is_dns1123_label)
     return errors
 
 
 def claim_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     """A claim's spec stays, but for its size and class of attributes once bound."""
-    errors = claim_errors(new)
+    sources = [(old.get("spec") or {}).get(field) or {} for field in ("dataSource", "dataSourceRef")]
+    errors = claim_errors(new, any_group=any(source.get("apiGroup") is not None for source in sources))
     after, before = dict(new.get("spec") or {}), dict(old.get("spec") or {})
     wanted_class, had_class = after.get("volumeAttributesClassName"), before.get("volumeAttributesClassName")
     wanted, had = _storage(after), _storage(before)
@@ -275,7 +309,7 @@ def claim_update_errors(new: Obj, old: Obj) -> list[FieldError]:
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
         )
         errors.append(fielderrors.forbidden(path("spec"), f"{detail}\n{changes}"))
-    if wanted is not None and had is not None and wanted < had and not _shrinks_to_allocated(new, old):
+    if (wanted or _NOTHING) < (had or _NOTHING) and not _shrinks_to_allocated(new, old):
         place = path("spec", "resources", "requests", "storage")
         errors.append(fielderrors.forbidden(place, "field can not be less than status.capacity"))
     errors += immutable_field(after.get("volumeMode"), before.get("volumeMode"), path("volumeMode"))
@@ -310,5 +344,4 @@ def _storage(spec: Obj) -> Quantity | None:
 def _shrinks_to_allocated(new: Obj, old: Obj) -> bool:
     """A failed expansion may be taken back, but not below what is there (KEP-1790)."""
     capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage")
-    wanted = _storage(new.get("spec") or {})
-    return wanted is not None and wanted > Quantity.parse(capacity or "0")
+    return (_storage(new.get("spec") or {}) or _NOTHING) > Quantity.parse(capacity or "0")
