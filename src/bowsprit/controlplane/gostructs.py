@@ -21,8 +21,8 @@ from bowsprit.machinery.objects import Obj
 _CONTEXT = 3  # lines of a difference
 _ZEROS: dict[str, Any] = {"string": "", "int": 0, "bool": False, "quantity": "0", "intOrString": 0, "time": None}
 _METADATA = (
-    "name", "generateName", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
-    "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers",
+    "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+    "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers", "managedFields",
 )  # fmt: skip
 _ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})  # as Go's encoder writes them
 
@@ -81,6 +81,11 @@ def _value(go_type: str, value: Any, outer: Obj) -> Any:
     return value
 
 
+def _metadata(value: Obj) -> dict[str, Any]:
+    maps = {key: dict(sorted(value[key].items())) for key in ("labels", "annotations") if value.get(key)}
+    return {key: maps.get(key, value[key]) for key in _METADATA if value.get(key)}
+
+
 def _selector(value: Obj) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if value.get("matchLabels"):
@@ -98,8 +103,7 @@ def _struct(name: str, value: Obj, outer: Obj) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for member in _structs()[name]:
         if member.type == "ObjectMeta":
-            metadata = value.get("metadata") or {}
-            shown |= {key: metadata[key] for key in _METADATA if metadata.get(key)}
+            shown |= _metadata(value.get("metadata") or {})
         elif not member.go_name:
             shown |= _value(member.type, value, outer)
         else:

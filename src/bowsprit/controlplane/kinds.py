@@ -309,7 +309,13 @@ _ANY_FINALIZERS = frozenset(
 )
 
 _NO_UPDATE_RULES = frozenset(
-    {GroupResource("", "events"), GroupResource("", "limitranges"), GroupResource("policy", "poddisruptionbudgets")}
+    {
+        GroupResource("", "events"),
+        GroupResource("", "limitranges"),
+        GroupResource("flowcontrol.apiserver.k8s.io", "flowschemas"),
+        GroupResource("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+        GroupResource("policy", "poddisruptionbudgets"),
+    }
 )
 _CREATION_RULES_AGAIN = frozenset(
     GroupResource(group, name)
@@ -319,6 +325,7 @@ _CREATION_RULES_AGAIN = frozenset(
         "apps": "controllerrevisions",
         "batch": "jobs",
         "certificates.k8s.io": "certificatesigningrequests",
+        "flowcontrol.apiserver.k8s.io": "flowschemas prioritylevelconfigurations",
         "networking.k8s.io": "ingressclasses ingresses ipaddresses",
         "node.k8s.io": "runtimeclasses",
         "rbac.authorization.k8s.io": "clusterrolebindings clusterroles rolebindings roles",

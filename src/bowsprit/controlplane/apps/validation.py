@@ -139,7 +139,7 @@ def stateful_set_errors(obj: Obj) -> list[FieldError]:
         value = (spec.get("persistentVolumeClaimRetentionPolicy") or {}).get(field)
         if value not in (None, "Retain", "Delete"):
             place = where.child("persistentVolumeClaimRetentionPolicy", field)
-            errors.append(fielderrors.not_supported(place, value, ["Delete", "Retain"]))
+            errors.append(fielderrors.not_supported(place, value, ["Retain", "Delete"]))
     for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
         place = where.child("volumeClaimTemplates").index(index).child("spec")
         errors += claim_spec_errors(claim.get("spec") or {}, place)

@@ -16,6 +16,10 @@ from bowsprit.machinery.objects import Obj
 class ConfigMapStrategy(Strategy):
     """Data, and nothing else."""
 
+    def default(self, obj: Obj) -> None:
+        data = obj.get("binaryData") or {}
+        data.update({key: "" for key, value in data.items() if value is None})
+
     def validate(self, obj: Obj) -> list[FieldError]:
         return config_map_errors(obj)
 

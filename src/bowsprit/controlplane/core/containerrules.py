@@ -341,7 +341,7 @@ def _mounts(container: Obj, where: Path, volumes: Mapping[str, Obj]) -> list[Fie
             errors.append(fielderrors.not_supported(where.child("mountPropagation"), propagation, supported))
         elif propagation == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
             detail = "Bidirectional mount propagation is available only to privileged containers"
-            errors.append(fielderrors.forbidden(place.child("mountPropagation"), detail))
+            errors.append(fielderrors.forbidden(where.child("mountPropagation"), detail))
         errors += _recursive_errors(mount, where.child("recursiveReadOnly"))
     return errors
 

@@ -246,5 +246,5 @@ def quota_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     errors = quota_errors(new)
     after, before = (new.get("spec") or {}).get("scopes") or [], (old.get("spec") or {}).get("scopes") or []
     if sorted(after) != sorted(before):
-        errors.append(fielderrors.invalid(path("spec", "scopes"), after, "field is immutable"))
+        errors.append(fielderrors.invalid(path("spec", "scopes"), after or None, "field is immutable"))
     return errors

@@ -7,7 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.immutable import immutable_field, immutable_struct
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
 from bowsprit.controlplane.resource.slicerules import slice_errors
@@ -92,7 +92,9 @@ class ClaimTemplateStrategy(Strategy):
         default_devices((obj.setdefault("spec", {})).setdefault("spec", {}))
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return immutable_field(new.get("spec"), old.get("spec"), path("spec"))
+        return claim_template_errors(new) + immutable_struct(
+            "ResourceClaimTemplateSpec", new.get("spec"), old.get("spec"), path("spec")
+        )
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return claim_template_errors(obj)

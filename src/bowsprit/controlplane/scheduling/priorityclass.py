@@ -7,6 +7,7 @@ from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
+from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.errors import forbidden
@@ -28,11 +29,10 @@ class PriorityClassStrategy(Strategy):
             obj["preemptionPolicy"] = "PreemptLowerPriority"
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return [
-            fielderrors.forbidden(path(field), "may not be changed in an update.")
-            for field in ("value", "preemptionPolicy")
-            if new.get(field) != old.get(field)
-        ]
+        errors = immutable_field(new.get("preemptionPolicy"), old.get("preemptionPolicy"), path("preemptionPolicy"))
+        if new.get("value") != old.get("value"):
+            errors.append(fielderrors.forbidden(path("value"), "may not be changed in an update."))
+        return errors
 
     def validate_delete(self, obj: Obj, ctx: RequestContext) -> None:
         if name_of(obj).startswith("system-"):
