@@ -79,11 +79,12 @@ ROOT = "spec.validation.openAPIV3Schema"
     [
         ({"x-kubernetes-preserve-unknown-fields": True}, ["properties[a].x-kubernetes-preserve-unknown-fields"]),
         ({"type": "object", "$ref": "#/x"}, ["properties[a].$ref: Forbidden: $ref is not supported"]),
-        ({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set", "x-kubernetes-list-map-keys": ["k"]}, ['properties[a].x-kubernetes-list-map-keys: Invalid value: ["k"]: must not be specified unless x-kubernetes-list-type is map']),
+        ({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set", "x-kubernetes-list-map-keys": ["k"]}, ['properties[a].x-kubernetes-list-type: Invalid value: "set": must be map if x-kubernetes-list-map-keys is non-empty']),
+        ({"type": "array", "items": {"type": "object"}, "x-kubernetes-list-type": "set"}, ["properties[a].items.x-kubernetes-map-type: Invalid value: null: must be atomic as item of a list with x-kubernetes-list-type=set"]),
         ({"type": "object", "x-kubernetes-embedded-resource": True}, ["properties[a].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"]),
-        ({"type": "object", "x-kubernetes-map-type": "odd"}, ['properties[a].x-kubernetes-map-type: Unsupported value: "odd": supported values: "granular", "atomic"']),
+        ({"type": "object", "x-kubernetes-map-type": "odd"}, ['properties[a].x-kubernetes-map-type: Unsupported value: "odd": supported values: "atomic", "granular"']),
         ({"type": "object", "properties": {"b": {"type": "integer"}}, "default": {"b": "x"}}, ['properties[a].default.b: Invalid value: "string": b in body must be of type integer: "string"']),
-        ({"type": "string", "x-kubernetes-validations": [{"rule": "self.size() > 1", "message": "a\nb"}]}, ['properties[a].x-kubernetes-validations[0].message: Invalid value: "a\\nb": message must not contain line breaks']),
+        ({"type": "string", "x-kubernetes-validations": [{"rule": "self.size() > 1", "message": "a\nb"}]}, ['properties[a].x-kubernetes-validations[0].message: Invalid value: "a\\nb": must not contain line breaks']),
         ({"type": "integer", "x-kubernetes-validations": [{"rule": "self + 1 == 2 ? 'x' : 'y'"}]}, ["must evaluate to a bool"]),
     ],
 )  # fmt: skip
@@ -94,6 +95,85 @@ def test_schemas_that_are_refused(schema: Obj, expected: list[str]) -> None:
         return
     assert len(found) == len(expected)
     assert all(part in message for message, part in zip(found, expected, strict=True)), found
+
+
+KEYED = {"type": "object", "properties": {"k": {"type": "string"}}, "required": ["k"]}
+STRUCTURE = "must be empty to be structural"
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "object", "additionalProperties": True}, [".additionalProperties: Forbidden: must not be used at the root"]),
+        ({"type": "object", "nullable": True}, [".nullable: Forbidden: nullable cannot be true at the root"]),
+        ({"type": "object", "not": {"type": "object"}}, [f".not.type: Forbidden: {STRUCTURE}"]),
+        ({"type": "object", "oneOf": [{"x-kubernetes-validations": [{"rule": "true"}]}]}, [f".oneOf[0].x-kubernetes-validations: Forbidden: {STRUCTURE}"]),
+        ({"type": "object", "allOf": [{"not": {"default": {}}}]}, [".allOf[0].not.default: Forbidden: must be undefined to be structural"]),
+        ({"type": "object", "anyOf": [{"properties": {"metadata": {"minProperties": 1}}}]}, [
+            ".anyOf[0].properties[metadata]: Forbidden: must not be specified in a nested context",
+            ".properties[metadata]: Required value: because it is defined in ",
+        ]),
+        ({"type": "object", "definitions": {"a": {"type": "odd"}}}, [
+            ".definitions: Forbidden: definitions is not supported",
+            '.definitions[a].type: Unsupported value: "odd"',
+        ]),
+        ({"type": "object", "$schema": "x"}, [": Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"]),
+        ({"type": "object", "properties": {"kind": {"type": "integer"}}}, ['.properties[kind].type: Invalid value: "integer": must be string']),
+        ({"type": "object", "properties": {"metadata": {"type": "object", "description": "x"}}}, [".properties[metadata]: Forbidden: must not specify anything other"]),
+        ({"type": "object", "properties": {"metadata": {"type": "object", "default": {}}}}, [".properties[metadata].default: Forbidden: must not be set in top-level metadata"]),
+        ({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}}}, []),
+        ({"type": "object", "properties": {"a": {"x-kubernetes-int-or-string": True, "allOf": [{"anyOf": [{"type": "integer"}, {"type": "string"}]}, {"anyOf": [{"type": "integer"}]}]}}}, [".properties[a].allOf[1].anyOf[0].type: Forbidden"]),
+        ({"type": "object", "properties": {"a": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k", "k"], "items": {**KEYED, "nullable": True}}}}, [
+            ".properties[a].items.nullable: Forbidden: cannot be nullable when x-kubernetes-list-type is map",
+            '.properties[a].x-kubernetes-list-map-keys: Invalid value: ["k","k"]: must not contain duplicate entries',
+        ]),
+        ({"type": "object", "properties": {"a": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": {"type": "string"}}}}, ['.properties[a].items.type: Invalid value: "string": must be object if parent']),
+        ({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "string"}}, "x-kubernetes-validations": [{"rule": "true", "fieldPath": ".c"}]}}}, ['.properties[a].x-kubernetes-validations[0].fieldPath: Invalid value: ".c": must be a valid path']),
+        ({"type": "object", "x-kubernetes-validations": [{"rule": "true", "optionalOldSelf": True, "messageExpression": " "}]}, [".x-kubernetes-validations[0].messageExpression: Required value: messageExpression must be non-empty if specified"]),
+        ({"type": "object", "x-kubernetes-validations": [{"rule": "true", "optionalOldSelf": True}]}, [".x-kubernetes-validations[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule"]),
+        ({"type": "object", "properties": {"a": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"b": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}}}}}, [
+            '.properties[a].properties[b].x-kubernetes-validations[0].rule: Invalid value: "self == oldSelf": oldSelf cannot be used on the uncorrelatable portion of the schema within ',
+        ]),
+    ],
+)  # fmt: skip
+def test_what_a_schema_may_not_say(schema: Obj, expected: list[str]) -> None:
+    found = messages(definition(schema))
+    assert len(found) == len(expected), found
+    assert all(message.startswith(ROOT + part) for message, part in zip(sorted(found), expected, strict=True)), found
+
+
+def test_the_root_says_only_what_holds_for_the_status_too() -> None:
+    with_status = {"subresources": {"status": {}}}
+    assert messages(definition({"type": "object", "description": "x", "required": ["spec"]}, **with_status)) == []
+    [error] = messages(definition({"type": "object", "maxProperties": 3}, **with_status))
+    assert error.startswith(
+        f'{ROOT}: Invalid value: {{"ID":"","Schema":"","Ref":null,"Description":"","Type":"object",'
+    )
+    assert '"MaxProperties":3,' in error
+    assert error.endswith("fields are allowed at the root of the schema if the status subresource is enabled")
+
+
+def test_formats_that_nobody_checks_are_warned_of() -> None:
+    known = {"type": "string", "format": "date-time"}
+    odd = {"type": "object", "properties": {"a": {"type": "string", "format": "odd"}, "b": known}}
+    new = definition({**odd, "anyOf": [{"format": "int32"}]})
+    assert STRATEGY.warnings(new, None) == ['unrecognized format "odd"', 'unrecognized format "int32"']
+    assert STRATEGY.warnings(new, definition(odd)) == ['unrecognized format "int32"']
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ({"deprecationWarning": "x"}, ["can only be set for deprecated versions"]),
+        ({"deprecated": True, "deprecationWarning": ""}, ["must not be an empty string"]),
+        ({"deprecated": True, "deprecationWarning": "é\x07"}, ["must only contain printable UTF-8 characters; non-printable character found at index 2"]),
+        ({"deprecated": True, "deprecationWarning": "x" * 257}, ["must be <= 256 characters long"]),
+        ({"deprecated": True, "deprecationWarning": "go away"}, []),
+    ],
+)  # fmt: skip
+def test_warnings_of_deprecated_versions(version: Obj, expected: list[str]) -> None:
+    found = messages(definition({"type": "object"}, **version))
+    assert [message.rpartition('": ')[2] for message in found] == expected
 
 
 def test_versions_that_differ_are_named() -> None:
@@ -109,7 +189,7 @@ def test_versions_that_differ_are_named() -> None:
 def test_columns() -> None:
     obj = definition({"type": "object"}, additionalPrinterColumns=[{"name": "", "type": "odd", "jsonPath": "x"}])
     assert [message.partition(":")[0] for message in messages(obj)] == [
-        f"spec.additionalPrinterColumns[0].{field}" for field in ("name", "type", "jsonPath")
+        f"spec.additionalPrinterColumns[0].{field}" for field in ("name", "type", "JSONPath")
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -45,6 +46,16 @@ def go_value(go_type: str, value: Any) -> Any:
     return _value(go_type, value, {})
 
 
+def member_values(struct: str, value: Obj) -> list[tuple[str, Any]]:
+    """The members of a struct without embedded ones, in Go's order."""
+    return list(_struct(struct, value, {}).items())
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a member that is no struct has the zero value of its type."""
+    return value is None or value is False or value in ("", 0)
+
+
 def difference(go_type: str, old: Any, new: Any) -> str:
     """A unified diff of two values in Go's JSON, three lines of context, without file names (upstream diff.Diff).
 
@@ -71,11 +82,11 @@ def _value(go_type: str, value: Any, outer: Obj) -> Any:
     if go_type.startswith("[]"):
         return [_value(go_type[2:], item, outer) for item in value] if value else None
     if go_type.startswith("map[string]"):
-        return dict(sorted(value.items())) if value else None
+        return {key: _value(go_type[11:], value[key], outer) for key in sorted(value)} if value else None
     if go_type in _ZEROS:
         return _ZEROS[go_type] if value is None else value
-    if go_type == "LabelSelector":
-        return _selector(value)
+    if go_type in _UNIONS:
+        return _UNIONS[go_type](value)
     if go_type in _structs():
         return _struct(go_type, value or {}, outer)
     return value
@@ -97,6 +108,24 @@ def _selector(value: Obj) -> dict[str, Any]:
             for each in value["matchExpressions"]
         ]
     return shown
+
+
+def _schema(value: Any) -> Any:
+    return _value("*JSONSchemaProps", value if isinstance(value, dict) else None, {})
+
+
+_UNIONS: dict[str, Callable[[Any], Any]] = {
+    "LabelSelector": _selector,
+    "JSONSchemaPropsOrArray": lambda value: {
+        "Schema": _schema(value),
+        "JSONSchemas": _value("[]JSONSchemaProps", value, {}) if isinstance(value, list) else None,
+    },
+    "JSONSchemaPropsOrBool": lambda value: {"Allows": bool(value) or isinstance(value, dict), "Schema": _schema(value)},
+    "JSONSchemaPropsOrStringArray": lambda value: {
+        "Schema": _schema(value),
+        "Property": value if isinstance(value, list) else None,
+    },
+}
 
 
 def _struct(name: str, value: Obj, outer: Obj) -> dict[str, Any]:

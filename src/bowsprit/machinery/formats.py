@@ -39,6 +39,12 @@ _RGB_COLOR = re.compile(r"rgb\(\s*\d{1,3}\s*,\s*\d{1,3}\s*,\s*\d{1,3}\s*\)")
 _SSN = re.compile(r"\d{3}[- ]?\d{2}[- ]?\d{4}", re.ASCII)
 
 
+_CREDIT_CARD = re.compile(
+    "4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}"
+    "|(?:2131|1800|35[0-9]{3})[0-9]{11}"
+)
+
+
 def _is_date_time(text: str) -> bool:
     if not _DATE_TIME.fullmatch(text):
         return False
@@ -92,6 +98,26 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     return lambda text: pattern.fullmatch(text) is not None
 
 
+def _is_credit_card(text: str) -> bool:
+    digits = re.sub("[^0-9]+", "", text)
+    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
+    return _CREDIT_CARD.fullmatch(digits) is not None and sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+
+
+def _is_isbn10(text: str) -> bool:
+    compact = re.sub(r"[\s-]+", "", text)
+    if not re.fullmatch("[0-9]{9}[0-9X]", compact):
+        return False
+    return sum(place * (10 if digit == "X" else int(digit)) for place, digit in enumerate(compact, 1)) % 11 == 0
+
+
+def _is_isbn13(text: str) -> bool:
+    compact = re.sub(r"[\s-]+", "", text)
+    if not re.fullmatch("[0-9]{13}", compact):
+        return False
+    return sum(int(digit) * (1, 3)[place % 2] for place, digit in enumerate(compact)) % 10 == 0
+
+
 CHECKS: dict[str, Callable[[str], bool]] = {
     "date-time": _is_date_time,
     "datetime": _is_date_time,
@@ -114,6 +140,25 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     "rgbcolor": _matches(_RGB_COLOR),
     "ssn": _matches(_SSN),
     "password": lambda text: True,
+    "creditcard": _is_credit_card,
+    "isbn": lambda text: _is_isbn10(text) or _is_isbn13(text),
+    "isbn10": _is_isbn10,
+    "isbn13": _is_isbn13,
     "k8s-short-name": lambda text: not validation.is_dns1123_label(text),
     "k8s-long-name": lambda text: not validation.is_dns1123_subdomain(text),
 }
+
+
+_NUMBERS = {"integer": ("int32", "int64"), "number": ("float", "double")}
+
+
+def check_of(name: str) -> Callable[[str], bool] | None:
+    """What says whether a text has a format; names may be written with dashes. None for formats that nobody checks."""
+    return CHECKS.get(name) or CHECKS.get(name.replace("-", ""))
+
+
+def is_known(name: str, kind: str) -> bool:
+    """Whether values of a type (``string``, "" or another of JSON's) are checked for a format."""
+    if kind in ("", "string"):
+        return check_of(name) is not None
+    return name in _NUMBERS.get(kind, ())

@@ -104,7 +104,7 @@ def _kind(value: Any) -> tuple[str, str]:
 def _type_check(types: list[str], format_: str) -> Check:
     joined = ",".join(types)
     numeric = "number" in types or "integer" in types
-    format_check = formats.CHECKS.get(format_)
+    format_check = formats.check_of(format_)
 
     def check(value: Any, where: Where, errors: list[FieldError]) -> None:
         kind, own_format = _kind(value)

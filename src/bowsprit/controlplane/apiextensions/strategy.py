@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.controlplane.apiextensions.validation import definition_errors, definition_update_errors, stored_errors
+from bowsprit.controlplane.apiextensions.validation import (
+    definition_errors,
+    definition_update_errors,
+    definition_warnings,
+    stored_errors,
+)
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
@@ -64,6 +69,9 @@ class DefinitionStrategy(StatusedStrategy):
 
     def may_vanish(self, obj: Obj) -> bool:
         return bool(obj["metadata"].get("deletionTimestamp"))
+
+    def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
+        return definition_warnings(obj, old)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return definition_errors(obj)

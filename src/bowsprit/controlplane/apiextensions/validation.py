@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from bowsprit.controlplane.apiextensions.rulecost import cost_errors
-from bowsprit.controlplane.apiextensions.structural import correlation_errors, field_schema, schema_errors
+from bowsprit.controlplane.apiextensions.fieldpaths import FieldPathError, follow
+from bowsprit.controlplane.apiextensions.openapischema import schema_errors, unknown_formats
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
+from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.jsonpath import JSONPath, JSONPathError, is_simple
 from bowsprit.machinery.objects import Obj, find_condition, name
 from bowsprit.machinery.validation import is_dns1035_label, is_dns1123_subdomain
@@ -18,6 +19,10 @@ _SCOPES = ["Cluster", "Namespaced"]
 _STRATEGIES = ["None", "Webhook"]
 _COLUMN_TYPES = ["boolean", "date", "integer", "number", "string"]
 _MOST_SELECTABLE = 8
+_LONGEST_WARNING = 256  # bytes
+_SELECTABLE_TYPES = (
+    "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed."
+)
 
 
 def definition_errors(obj: Obj) -> list[FieldError]:
@@ -43,6 +48,17 @@ def definition_update_errors(new: Obj, old: Obj) -> list[FieldError]:
     errors += immutable_field(spec.get("group"), before.get("group"), _SPEC.child("group"))
     errors += immutable_field(names.get("plural"), names_before.get("plural"), _SPEC.child("names", "plural"))
     return errors + stored_errors(new)
+
+
+def definition_warnings(new: Obj, old: Obj | None) -> list[str]:
+    """Formats that nobody checks, unless they were there before."""
+    before = set(_unknown_formats(old)) if old is not None else set()
+    return [f"unrecognized format {quote(name)}" for name in _unknown_formats(new) if name not in before]
+
+
+def _unknown_formats(obj: Obj) -> list[str]:
+    schemas = [(version.get("schema") or {}).get("openAPIV3Schema") for version in obj["spec"].get("versions") or ()]
+    return [name for schema in schemas if schema is not None for name in unknown_formats(schema)]
 
 
 def stored_errors(obj: Obj) -> list[FieldError]:
@@ -117,16 +133,34 @@ def _versions_errors(versions: list[Obj]) -> list[FieldError]:
     where = _SPEC.child("versions")
     errors: list[FieldError] = []
     names = [version.get("name", "") for version in versions]
-    for index, version in enumerate(names):
+    for index, named in enumerate(names):
         errors += [
-            fielderrors.invalid(where.index(index).child("name"), version, text) for text in is_dns1035_label(version)
+            fielderrors.invalid(where.index(index).child("name"), named, text) for text in is_dns1035_label(named)
         ]
+    for index, version in enumerate(versions):
+        errors += _deprecation_errors(version, where.index(index).child("deprecationWarning"))
     shown: Any = [_go_version(version) for version in versions] or None
     if len(set(names)) != len(names):
         errors.append(fielderrors.invalid(where, shown, "must contain unique version names"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
         errors.append(fielderrors.invalid(where, shown, "must have exactly one version marked as storage version"))
     return errors
+
+
+def _deprecation_errors(version: Obj, where: Path) -> list[FieldError]:
+    text = version.get("deprecationWarning")
+    if text is None:
+        return []
+    if not version.get("deprecated"):
+        return [fielderrors.invalid(where, text, "can only be set for deprecated versions")]
+    problems = ["must be <= 256 characters long"] if len(text.encode()) > _LONGEST_WARNING else []
+    if not text:
+        problems.append("must not be an empty string")
+    odd = next((index for index, letter in enumerate(text) if not letter.isprintable()), None)
+    if odd is not None:
+        at = len(text[:odd].encode())
+        problems.append(f"must only contain printable UTF-8 characters; non-printable character found at index {at}")
+    return [fielderrors.invalid(where, text, problem) for problem in problems]
 
 
 def _names_errors(names: Obj, where: Path) -> list[FieldError]:
@@ -222,7 +256,8 @@ def _schema_errors(version: Obj, where: Path) -> list[FieldError]:
     place = where.child("openAPIV3Schema")
     if schema is None:
         return [fielderrors.required(place)]
-    return schema_errors(schema, place) + correlation_errors(schema, place) + cost_errors(schema, place)
+    status = (version.get("subresources") or {}).get("status")
+    return schema_errors(schema, place, with_status=status is not None)
 
 
 def _subresource_errors(version: Obj, where: Path) -> list[FieldError]:
@@ -262,46 +297,39 @@ def _column_errors(version: Obj, where: Path) -> list[FieldError]:
             detail = f"must be one of {','.join(_COLUMN_TYPES)}"
             errors.append(fielderrors.invalid(place.child("type"), kind, detail))
         if not text:
-            errors.append(fielderrors.required(place.child("jsonPath")))
+            errors.append(fielderrors.required(place.child("JSONPath")))
             continue
         try:
             if not text.startswith("."):
                 raise JSONPathError("must be a simple json path starting with .")
             JSONPath.parse(text)
         except JSONPathError as problem:
-            errors.append(fielderrors.invalid(place.child("jsonPath"), text, str(problem)))
+            errors.append(fielderrors.invalid(place.child("JSONPath"), text, str(problem)))
     return errors
 
 
 def _selectable_errors(version: Obj, where: Path) -> list[FieldError]:
-    fields = version.get("selectableFields") or []
     schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
     errors: list[FieldError] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
+    fields = version.get("selectableFields") or []
     for index, field in enumerate(fields):
-        text, place = field.get("jsonPath", ""), where.index(index).child("jsonPath")
+        text, place = field.get("jsonPath") or "", where.index(index).child("jsonPath")
         if not text:
             errors.append(fielderrors.required(place))
-        elif text[0] not in ".[":
-            errors.append(fielderrors.invalid(place, text, f"is an invalid path: expected [ or . but got: {text}"))
-        else:
-            errors += _selectable_path_errors(text, schema, place)
-        if text in seen:
+            continue
+        try:
+            steps, found = follow(text, schema, arrays=False)
+        except FieldPathError as problem:
+            errors.append(fielderrors.invalid(place, text, f"is an invalid path: {problem}"))
+            continue
+        if steps[0] == "metadata":
+            errors.append(fielderrors.invalid(place, text, "must not point to fields in metadata"))
+        if found.get("type") not in ("string", "boolean", "integer"):
+            errors.append(fielderrors.invalid(place, text, _SELECTABLE_TYPES))
+        if steps in seen:
             errors.append(fielderrors.duplicate(place, text))
-        seen.add(text)
+        seen.add(steps)
     if len(fields) > _MOST_SELECTABLE:
         errors.append(fielderrors.too_many(where, len(fields), _MOST_SELECTABLE))
     return errors
-
-
-def _selectable_path_errors(text: str, schema: Obj, where: Path) -> list[FieldError]:
-    steps = text.strip(".").split(".")
-    if steps[0] == "metadata":
-        return [fielderrors.invalid(where, text, "must not point to fields in metadata")]
-    found = field_schema(schema, steps) if is_simple(text) else None
-    if found is None:
-        return [fielderrors.invalid(where, text, "is an invalid path: does not refer to a valid field")]
-    if found.get("type") not in ("string", "boolean", "integer"):
-        detail = "must point to a field of type string, boolean or integer"
-        return [fielderrors.invalid(where, text, detail)]
-    return []
