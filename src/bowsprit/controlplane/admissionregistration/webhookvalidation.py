@@ -147,16 +147,25 @@ def _client_config(config: Obj, where: Path) -> list[FieldError]:
         return _url(str(url), where.child("url"))
     errors: list[FieldError] = []
     place = where.child("service")
-    for field in ("name", "namespace"):
+    for field, told in (("namespace", "name"), ("name", "namespace")):  # upstream mixes them up
         if not service.get(field):
-            errors.append(fielderrors.required(place.child(field)))
+            errors.append(fielderrors.required(place.child(told)))
     port = service.get("port")
     if port is not None and (problems := is_valid_port_num(port)):
         errors.append(fielderrors.invalid(place.child("port"), port, "port is not valid: " + ",".join(problems)))
-    target = service.get("path")
-    if target and not target.startswith("/"):
-        errors.append(fielderrors.invalid(place.child("path"), target, "must start with a '/'"))
-    return errors
+    return errors + _service_path(service.get("path") or "/", place.child("path"))
+
+
+def _service_path(target: str, where: Path) -> list[FieldError]:
+    if target == "/":
+        return []
+    problems = [] if target.startswith("/") else ["must start with a '/'"]
+    for index, segment in enumerate(target[1:].removesuffix("/").split("/")):
+        if not segment:
+            problems.append(f"segment[{index}] may not be empty")
+        else:
+            problems += [f"segment[{index}]: {text}" for text in is_dns1123_subdomain(segment)]
+    return [fielderrors.invalid(where, target, problem) for problem in problems]
 
 
 def _url(url: str, where: Path) -> list[FieldError]:

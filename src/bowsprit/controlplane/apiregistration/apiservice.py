@@ -63,12 +63,10 @@ def validate_api_service(obj: Obj) -> list[FieldError]:
     group, version = spec.get("group") or "", spec.get("version") or ""
     errors: list[FieldError] = []
     required_name = f"{version}.{group}"
-    if name != required_name:
-        errors.append(
-            fielderrors.invalid(
-                path("metadata", "name"), name, f'must be `spec.version+"."+spec.group`: "{required_name}"'
-            )
-        )
+    for field, given in (("generateName", obj["metadata"].get("generateName") or required_name), ("name", name)):
+        if given != required_name:
+            detail = f'must be `spec.version+"."+spec.group`: "{required_name}"'
+            errors.append(fielderrors.invalid(path("metadata", field), given, detail))
     if not group:
         if version != "v1":
             errors.append(

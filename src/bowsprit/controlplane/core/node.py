@@ -33,6 +33,7 @@ class NodeStrategy(Strategy):
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["spec"].pop("configSource", None)
+        (obj.get("status") or {}).pop("config", None)
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")

@@ -234,7 +234,7 @@ def service_cidr_errors(obj: Obj) -> list[FieldError]:
         return [fielderrors.required(where, "at least one CIDR required")]
     if len(cidrs) > 2:
         detail = "may only hold up to 2 values"
-        return [fielderrors.invalid(where, cidrs, detail)]
+        return [fielderrors.invalid(where, {"CIDRs": cidrs}, detail)]
     errors: list[FieldError] = []
     for index, cidr in enumerate(cidrs):
         errors += [fielderrors.invalid(where.index(index), cidr, text) for text in is_valid_cidr(cidr)]

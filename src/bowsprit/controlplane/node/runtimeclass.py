@@ -8,11 +8,12 @@ from typing import Any
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.affinityrules import toleration_errors
 from bowsprit.controlplane.core.resourcerules import requirements_errors
+from bowsprit.controlplane.gostructs import go_value
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.labelrules import label_errors, name_errors
 from bowsprit.controlplane.printing import age_of, name_of
 from bowsprit.machinery import fielderrors
-from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_dns1123_label
 
@@ -36,7 +37,19 @@ class RuntimeClassStrategy(Strategy):
     def _scheduling(self, scheduling: Obj) -> list[FieldError]:
         where = path("scheduling")
         errors = label_errors(scheduling.get("nodeSelector"), where.child("nodeSelector"))
-        return errors + toleration_errors(scheduling.get("tolerations") or [], where.child("tolerations"))
+        tolerations, place = scheduling.get("tolerations") or [], where.child("tolerations")
+        return errors + toleration_errors(tolerations, place) + _repeated(tolerations, place)
+
+
+def _repeated(tolerations: list[Obj], where: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[tuple[str, ...]] = set()
+    for index, toleration in enumerate(tolerations):
+        key = tuple(toleration.get(field) or "" for field in ("key", "operator", "value", "effect"))
+        if key in seen:
+            errors.append(fielderrors.duplicate(where.index(index), go_value("Toleration", toleration)))
+        seen.add(key)
+    return errors
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:
