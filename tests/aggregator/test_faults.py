@@ -343,3 +343,15 @@ async def test_a_certificate_of_the_wrong_authority_is_refused_by_the_backend(st
     status, text = await stage.ask("GET", f"{THINGS}/t")
     assert status == 503
     assert text.startswith(("error trying to reach service: ", "service unavailable"))
+
+
+async def test_a_connection_that_was_busy_while_the_certificate_changed_is_not_used_again(stage, tmp_path):
+    busy = asyncio.create_task(stage.ask("GET", f"{THINGS}/hang"))
+    await _eventually(lambda: any(item["path"].endswith("/hang") for item in stage.backend.seen))
+    Authority.create("impostor").issue_client("front-proxy-client").save(tmp_path / "front.crt", tmp_path / "front.key")
+    async with asyncio.timeout(20):
+        while (await stage.ask("GET", f"{THINGS}/t"))[0] == 200:
+            await asyncio.sleep(0.05)
+    stage.backend.release.set()
+    assert (await busy)[0] == 200
+    assert (await stage.ask("GET", f"{THINGS}/t"))[0] == 503

@@ -50,7 +50,7 @@ class Pool:
         self._no_names = no_names
         self._idle: list[tuple[tuple[str, int], Connection]] = []
         self._open: set[Connection] = set()
-        self._addresses: dict[Connection, tuple[str, int]] = {}
+        self._made: dict[Connection, tuple[tuple[str, int], ssl.SSLContext]] = {}  # to where, and showing what
         self._closed = False
         self._version = client.version() if client is not None else ()
         self._looked = 0.0
@@ -120,11 +120,12 @@ class Pool:
         except DialError as exc:
             raise BackendError(str(exc.strerror or exc)) from exc
         loop = asyncio.get_running_loop()
+        context = self._context
         try:
             _, connection = await loop.create_connection(
                 lambda: Connection(self._release, self._forget),
                 sock=sock,
-                ssl=self._context,
+                ssl=context,
                 server_hostname=self._server_name,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
@@ -132,7 +133,7 @@ class Pool:
             discard(sock)
             raise await self._told(exc, host, port) from exc
         self._open.add(connection)
-        self._addresses[connection] = (host, port)
+        self._made[connection] = ((host, port), context)
         return connection
 
     async def _told(self, exc: BaseException, host: str, port: int) -> BaseException:
@@ -168,14 +169,16 @@ class Pool:
         return text
 
     def _release(self, connection: Connection) -> None:
-        if self._closed or len(self._idle) >= MAX_IDLE:
+        address, context = self._made[connection]
+        outdated = context is not self._context  # the certificate has changed while it was busy
+        if self._closed or outdated or len(self._idle) >= MAX_IDLE:
             if connection.transport is not None:
                 connection.transport.close()
             return
         connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.append((self._addresses[connection], connection))
+        self._idle.append((address, connection))
 
     def _forget(self, connection: Connection) -> None:
         self._open.discard(connection)
-        self._addresses.pop(connection, None)
+        self._made.pop(connection, None)
         self._idle = [entry for entry in self._idle if entry[1] is not connection]

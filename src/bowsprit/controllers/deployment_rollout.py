@@ -232,7 +232,7 @@ def _scale_old_down(seen: View) -> list[Scale]:
             current[item["metadata"]["name"]] = size - drop
             steps[item["metadata"]["name"]] = Scale(item, size - drop)
     # then whatever availability allows (scaleDownOldReplicaSetsForRollingUpdate)
-    spare = status_count(seen.all, "availableReplicas") - min_available
+    spare = sum(map(_staying_available, seen.all)) - min_available
     for item in sorted(seen.old, key=_age):
         name = item["metadata"]["name"]
         drop = min(current[name], spare)
@@ -241,6 +241,11 @@ def _scale_old_down(seen: View) -> list[Scale]:
             current[name] -= drop
             steps[name] = Scale(item, current[name])
     return list(steps.values())
+
+
+def _staying_available(replica_set: Obj) -> int:
+    """The available replicas once the set has its size: its status may not know yet that it was scaled down."""
+    return min(replicas(replica_set), int(nested(replica_set, "status", "availableReplicas", default=0)))
 
 
 def scale_proportionally(seen: View) -> list[Scale]:
