@@ -22,6 +22,7 @@ from bowsprit.machinery.codec import (
 )
 from bowsprit.machinery.errors import bad_request
 from bowsprit.machinery.goformat import quote
+from bowsprit.machinery.jsonsyntax import type_name
 from bowsprit.machinery.names import GroupVersion, GroupVersionKind
 from bowsprit.machinery.objects import Obj
 
@@ -159,26 +160,24 @@ def _unrecognized(expected: GroupVersionKind, data: bytes, problem: str) -> str:
 
 
 def _kind_of(value: Obj, expected: GroupVersionKind, data: bytes) -> GroupVersionKind:
+    if problem := check_head(value):
+        raise bad_request(_unrecognized(expected, data, problem))
     kind, api_version = value.get("kind"), value.get("apiVersion")
-    for field, content in (("kind", kind), ("apiVersion", api_version)):
-        if content is not None and not isinstance(content, str):
-            go_type = "string"
-            json_type = {bool: "bool", int: "number", float: "number", list: "array", dict: "object"}[type(content)]
-            raise bad_request(
-                _unrecognized(
-                    expected,
-                    data,
-                    "couldn't get version/kind; json parse error: json: cannot unmarshal "
-                    f"{json_type} into Go struct field .{field} of type {go_type}",
-                )
-            )
-    if api_version:
-        if api_version.count("/") > 1:
-            raise bad_request(_unrecognized(expected, data, f"unexpected GroupVersion string: {api_version}"))
-        gv = GroupVersion.parse(api_version)
-    else:
-        gv = expected.gv
+    gv = GroupVersion.parse(api_version) if api_version else expected.gv
     return GroupVersionKind(gv.group, gv.version, kind or expected.kind)
+
+
+def check_head(value: Obj) -> str:
+    """What Go says of an object's kind and apiVersion when it cannot make sense of them, else ""."""
+    for field in ("kind", "apiVersion"):
+        content = value.get(field)
+        if content is not None and not isinstance(content, str):
+            return (
+                f"couldn't get version/kind; json parse error: json: cannot unmarshal {type_name(content)} into Go struct "
+                f"field .{field} of type string"
+            )
+    api_version = value.get("apiVersion") or ""
+    return f"unexpected GroupVersion string: {api_version}" if api_version.count("/") > 1 else ""
 
 
 def _package(group: str) -> str:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 from bowsprit.apiserver.collection import Collection
 from bowsprit.apiserver.conversion import prepared
 from bowsprit.apiserver.request import RequestContext
-from bowsprit.apiserver.resource import Version
+from bowsprit.apiserver.resource import StatusSubresource, Version
 from bowsprit.machinery import apply as machinery_apply
 from bowsprit.machinery import builtin, typed
 from bowsprit.machinery.apply import ApplyError, Context, Versions
@@ -19,9 +19,8 @@ from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.typed import Typed
 
 MAX_MANAGER_BYTES = 128
-# What an endpoint does not change its manager does not own, where a resource does not say it itself (GetResetFields).
-_MAIN_IGNORES: Mapping[str, Any] = {"f:status": {}}
-_STATUS_IGNORES: Mapping[str, Any] = {"f:spec": {}, "f:metadata": {"f:labels": {}, "f:annotations": {}}}
+# What an endpoint does not change its manager does not own, where a strategy does not say it itself.
+_RESET: Mapping[str, Mapping[str, Any]] = {"": {"f:status": {}}, "status": {"f:spec": {}}}
 
 
 def manager_of(ctx: RequestContext) -> str:
@@ -125,11 +124,13 @@ def typed_of(version: Version) -> Typed:
 
 def _ignored(collection: Collection, subresource: str) -> Mapping[str, Any]:
     resource = collection.resource
-    if subresource in resource.reset_fields:
-        return resource.reset_fields[subresource]
-    if "status" not in resource.subresources:
+    endpoint = resource.subresources.get(subresource)
+    strategy = endpoint.strategy if isinstance(endpoint, StatusSubresource) else resource.strategy
+    if subresource and strategy is resource.strategy:
         return {}
-    return {"": _MAIN_IGNORES, "status": _STATUS_IGNORES}.get(subresource, {})
+    if strategy.reset_fields is not None:
+        return strategy.reset_fields
+    return _RESET.get(subresource, {}) if "status" in resource.subresources else {}
 
 
 def _versions(collection: Collection) -> Versions | None:

@@ -34,11 +34,12 @@ Convert = Callable[[Obj], Obj]  # must not change its argument; sets apiVersion 
 class TypeSchema(Protocol):
     """What the verbs ask of a version's schema (machinery.schema.Schema has the pieces)."""
 
-    def decode(self, obj: Obj, tree: Any) -> tuple[Obj, list[str]]:
+    def decode(self, obj: Obj, tree: Any, *, applied: bool = False) -> tuple[Obj, list[str]]:
         """Drops fields the type does not know (in place is fine) and tells them, with the keys that `tree` repeats, in the
         order of the text: 'unknown field "spec.x"', 'duplicate field "data.a"'.
 
-        `tree` is `obj`, or its text with machinery.codec.Pairs for objects when keys repeat. Raises DecodeError for values of
+        `tree` is `obj`, or its text with machinery.codec.Pairs for objects when keys repeat. `applied`: `obj` is what
+        server-side apply has made, whose nulls are for `validate` to judge. Raises DecodeError for values of
         the wrong JSON type ("json: cannot unmarshal string into Go struct field …").
         """
         ...
@@ -234,9 +235,6 @@ class Resource:
     repeats_update_rules: bool = True
     repeats_creation_rules: bool = False
     storage_version_hash: str = ""  # as discovery shows it; "" = computed as upstream does
-    reset_fields: Mapping[str, Mapping[str, Any]] = field(
-        default_factory=dict
-    )  # subresource ("" main) -> fieldsV1 set of fields that apply and update must not own, per upstream GetResetFields
     custom: bool = False  # from a CustomResourceDefinition: untyped answers, and other texts for what is not found
     store: Store | None = None  # where the objects live, if not in the server's store
     open: Open | None = None  # for objects that live outside the server

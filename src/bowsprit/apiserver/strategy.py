@@ -7,7 +7,7 @@ All hooks but the async ones are pure: objects in, objects or errors out. Object
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
@@ -37,6 +37,10 @@ class Strategy:
     field_refusal: str = (
         ""  # what an unknown field selector is told, if not the usual; {field} and {quoted} stand for it
     )
+
+    # FieldsV1 of what this endpoint puts back, so that nobody comes to own it here (upstream GetResetFields); None: the status
+    # on the main endpoint of a kind that has one, the spec on that of its status.
+    reset_fields: Mapping[str, Any] | None = None
 
     def default(self, obj: Obj) -> None:
         """Sets defaults in place. `obj` is in the version of the request (see obj["apiVersion"]); also run on objects read

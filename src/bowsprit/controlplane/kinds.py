@@ -228,7 +228,9 @@ def _storage() -> dict[GroupResource, Behaviour]:
         GroupResource(group, "csistoragecapacities"): Behaviour(
             classes.CapacityStrategy(), cells=classes.capacity_cells
         ),
-        **_with_status(group, "volumeattachments", classes.VolumeAttachmentStrategy(), classes.attachment_cells),
+        **_with_status(
+            group, "volumeattachments", classes.VolumeAttachmentStrategy(), classes.attachment_cells, RESET_METADATA
+        ),
         GroupResource(group, "volumeattributesclasses"): Behaviour(
             classes.AttributesClassStrategy(), cells=classes.attributes_cells
         ),

@@ -90,3 +90,10 @@ def domain_path_errors(value: str, where: Path) -> list[FieldError]:
     if _PATH.fullmatch(rest) is None:
         errors.append(fielderrors.invalid(where, rest, regex_error("Invalid path", _PATH.pattern)))
     return errors
+
+
+def labels_mismatch(template: Path, labels: dict[str, str]) -> FieldError:
+    """A selector that the pods of its own template do not match."""
+    shown = dict(sorted(labels.items())) or None
+    detail = "`selector` does not match template `labels`"
+    return fielderrors.invalid(template.child("metadata", "labels"), shown, detail)

@@ -49,7 +49,7 @@ class BuiltinSchema:
     def __init__(self, gvk: GroupVersionKind) -> None:
         self.gvk = gvk
 
-    def decode(self, obj: Obj, tree: Any) -> tuple[Obj, list[str]]:
+    def decode(self, obj: Obj, tree: Any, *, applied: bool = False) -> tuple[Obj, list[str]]:
         """The object as Go reads and writes it, and what strict decoding says of its text."""
         kind = builtin.lookup(self.gvk)
         if kind is None:

@@ -48,6 +48,7 @@ class StatusStrategy(Strategy):
     def __init__(self, main: Strategy, keeps: tuple[str, ...] = ()) -> None:
         self._main = main
         self._keeps = keeps
+        self.reset_fields = {"f:spec": {}, **({"f:metadata": {f"f:{name}": {} for name in keeps}} if keeps else {})}
 
     def default(self, obj: Obj) -> None:
         self._main.default(obj)
@@ -57,6 +58,14 @@ class StatusStrategy(Strategy):
             copy_field(new, old, field)
         for field in self._keeps:
             copy_field(new["metadata"], old["metadata"], field)
+
+
+class PartStrategy(StatusStrategy):
+    """An endpoint for another part of an object; who sends more is said to own it, though it is put back (as upstream)."""
+
+    def __init__(self, main: Strategy) -> None:
+        super().__init__(main)
+        self.reset_fields = {}
 
 
 # What upstream's metav1.ResetObjectMetaForStatus puts back.

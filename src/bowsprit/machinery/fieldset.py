@@ -112,12 +112,11 @@ class FieldSet:
         return not self.members and all(child.is_empty() for child in self.children.values())
 
     def paths(self, prefix: Path = ()) -> Iterator[Path]:
-        """All paths, sorted as upstream sorts them."""
-        for element in sorted(self.members | self.children.keys(), key=_order):
-            if element in self.members:
-                yield (*prefix, element)
-            if element in self.children:
-                yield from self.children[element].paths((*prefix, element))
+        """All paths in upstream's order: what is a member here comes before what is below."""
+        for element in sorted(self.members, key=_order):
+            yield (*prefix, element)
+        for element in sorted(self.children, key=_order):
+            yield from self.children[element].paths((*prefix, element))
 
     def union(self, other: FieldSet) -> FieldSet:
         children = dict(self.children)

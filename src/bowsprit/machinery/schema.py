@@ -86,9 +86,9 @@ class Schema:
             return self._resolver(schema["$ref"])
         return schema or {}
 
-    def default(self, obj: Any) -> None:
-        """Fill in defaults in place; nulls that may not be null count as absent and go."""
-        _default(obj, self.openapi)
+    def default(self, obj: Any, *, keep_nulls: bool = False) -> None:
+        """Fill in defaults in place; nulls that may not be null count as absent and go, if they are not to be kept."""
+        _default(obj, self.openapi, keep_nulls)
 
     # -- judging ---------------------------------------------------------------------------------------------------
 
@@ -130,8 +130,10 @@ class CustomResourceSchema:
         self.schema = Schema(openapi or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
         self.scale = scale or {}
 
-    def decode(self, obj: Obj, tree: Any) -> tuple[Obj, list[str]]:
+    def decode(self, obj: Obj, tree: Any, *, applied: bool = False) -> tuple[Obj, list[str]]:
         """The object pruned and defaulted, its metadata read as ObjectMeta; strict decoding's complaints.
+
+        `applied`: what server-side apply made, whose nulls are judged, not dropped.
 
         Raises DecodeError when the metadata has values of the wrong type.
         """
@@ -139,7 +141,7 @@ class CustomResourceSchema:
         dropped = [f"metadata.{path}" for path in _unknown_metadata(metadata)]
         result = {**deep_copy(obj), "metadata": OBJECT_META.round_trip(metadata)}
         dropped += self.schema.prune(result)
-        self.schema.default(result)
+        self.schema.default(result, keep_nulls=applied)
         return result, codec.duplicate_fields(tree) + [f'unknown field "{path}"' for path in sorted(dropped)]
 
     def validate(self, obj: Obj, old: Obj | None = None) -> list[FieldError]:
@@ -207,7 +209,7 @@ def _unknown_metadata(metadata: Any) -> list[str]:
     return [text[len('unknown field "') : -1] for text in texts if text.startswith("unknown")]
 
 
-def _default(value: Any, schema: Obj | None) -> None:
+def _default(value: Any, schema: Obj | None, keep_nulls: bool) -> None:
     if schema is None:
         return
     if isinstance(value, dict):
@@ -221,16 +223,18 @@ def _default(value: Any, schema: Obj | None) -> None:
             if _is_missing(value[name], member_schema):
                 if member_schema is not None and "default" in member_schema:
                     value[name] = deep_copy(member_schema["default"])
+                elif keep_nulls:
+                    continue
                 else:
                     del value[name]
                     continue
-            _default(value[name], member_schema)
+            _default(value[name], member_schema, keep_nulls)
     elif isinstance(value, list):
         items = schema.get("items")
         for index, item in enumerate(value):
             if _is_missing(item, items) and items and "default" in items:
                 value[index] = deep_copy(items["default"])
-            _default(value[index], items)
+            _default(value[index], items, keep_nulls)
 
 
 def _is_missing(value: Any, schema: Obj | None) -> bool:

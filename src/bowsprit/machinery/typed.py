@@ -110,6 +110,8 @@ def _of_go(type_: GoType, merging: Mapping[str, Any]) -> Typed:
         return Typed(MAP, atomic=merging.get("mapType") == "atomic", element=_of_go(type_.element, {}))
     if kind == "slice" and type_.element:
         return _of_slice(type_.element, merging)
+    if type_.struct == gotypes.RAW_EXTENSION:
+        return ATOMIC_ANY
     if kind == "special" and type_.struct not in _TEXTS:
         return ANY_SCALAR if type_.struct in _SCALARS else ANY
     scalars = {"bool": BOOLEAN, "int32": NUMERIC, "int64": NUMERIC, "float64": NUMERIC}
@@ -191,7 +193,7 @@ def _of_object_schema(schema: Obj, preserves: bool, resolver: Resolver | None) -
     additional = schema.get("additionalProperties")
     embedded = bool(schema.get("x-kubernetes-embedded-resource"))
     atomic = schema.get("x-kubernetes-map-type") == "atomic"
-    if preserves and not properties and not embedded and not atomic:
+    if preserves and schema.get("type") != "object" and not properties and not embedded and not atomic:
         return ANY
 
     def make_fields() -> dict[str, Typed]:

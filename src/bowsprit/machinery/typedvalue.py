@@ -341,7 +341,7 @@ def _merge_lists(type_: Typed, live: list[Any], config: list[Any]) -> list[Any]:
 
 
 def remove_items(declared: Typed, value: Any, removed: FieldSet) -> Any:
-    """The value without the fields of a set; what is left empty becomes null."""
+    """The value without the fields of a set; objects and lists stay, though nothing be left in them."""
     type_ = declared.resolve(value)
     if not value or type_.kind == SCALAR or not isinstance(value, (dict, list)):
         return None
@@ -358,7 +358,7 @@ def remove_items(declared: Typed, value: Any, removed: FieldSet) -> Any:
                 kept[key] = deep_copy(member)
             else:
                 kept[key] = remove_items(type_.member(key) or typed.ANY, member, below)
-        return kept or None
+        return kept
     items = []
     for item in value:
         element = item_element(type_, item)
@@ -366,7 +366,7 @@ def remove_items(declared: Typed, value: Any, removed: FieldSet) -> Any:
             continue
         below = removed.below(element)
         items.append(deep_copy(item) if below.is_empty() else remove_items(type_.item or typed.ANY, item, below))
-    return items or None
+    return items
 
 
 def with_named_fields(declared: Typed, fields: FieldSet) -> FieldSet:

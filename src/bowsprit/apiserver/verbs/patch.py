@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-
-import orjson
 
 from bowsprit.apiserver import mutation, negotiation, ownership
 from bowsprit.apiserver.admit import Operation
 from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
-from bowsprit.apiserver.decoding import read_metadata, refusal, report
+from bowsprit.apiserver.decoding import report
 from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.apiserver.verbs.create import dedup_owner_references
+from bowsprit.apiserver.verbs.patched import Patch, Patched, decoder_of, read_back
 from bowsprit.apiserver.verbs.update import admission, check_name, mutate
-from bowsprit.machinery import builtin, goformat, jsonpatch, mergepatch, strategicpatch
+from bowsprit.machinery import builtin, jsonpatch, mergepatch, strategicpatch
 from bowsprit.machinery.codec import (
     DecodeError,
     decode_json,
@@ -31,14 +29,12 @@ from bowsprit.machinery.errors import (
     bad_request,
     conflict,
     generic,
-    invalid,
     not_found,
     too_large,
     unknown,
 )
-from bowsprit.machinery.fielderrors import invalid as invalid_field
-from bowsprit.machinery.fielderrors import path
-from bowsprit.machinery.names import GroupKind, GroupVersionKind
+from bowsprit.machinery.goorder import opened
+from bowsprit.machinery.names import GroupVersionKind
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.schema import CustomResourceSchema
 
@@ -59,9 +55,6 @@ _BAD_STRATEGIC = frozenset(
     }
 )
 
-Patch = Callable[[Obj], tuple[Obj, list[str], str]]
-"""live object -> (patched object, strict decoding texts, how upstream shows the patched value)"""
-
 
 async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
     """Changes and answers 200, or 201 where apply creates. `strategy` is that of a subresource."""
@@ -73,7 +66,7 @@ async def patch(call: Call, strategy: Strategy | None = None) -> Answer:
     if sort == "apply":
         compute = _applying(call, data, options)
     else:
-        compute = _patching(call, sort, parse_patch(call, sort, data), options)
+        compute = _patching(call, parse_patch(call, sort, data), options)
     stored, created = await mutation.update(
         call.collection,
         call.version,
@@ -105,7 +98,7 @@ def parse_patch(call: Call, sort: str, data: bytes) -> Patch:
     """The patch of a body as a function, which raises 400 or 413 for a bad body: an absent object is found out first."""
     parsed: list[Patch] = []
 
-    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+    def apply(live: Obj) -> Patched:
         if not parsed:
             parsed.append(_parse(call, sort, data))
         return parsed[0](live)
@@ -137,27 +130,19 @@ def _parse(call: Call, sort: str, data: bytes) -> Patch:
         raise bad_request(f"{failure}" if sort == "strategic" else f"error decoding patch: {failure}") from failure
     duplicates = duplicate_fields(tree)
     if sort == "merge":
-        return _merge_patch(value, duplicates)
+        return lambda live: Patched(mergepatch.apply(live, value), duplicates, value)
     return _strategic_patch(call, value, duplicates)
 
 
 def _json_patch(operations: list[Obj]) -> Patch:
     texts = jsonpatch.unknown_fields(operations)
+    pointers = [each[key] for each in operations for key in ("path", "from") if isinstance(each.get(key), str)]
 
-    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+    def apply(live: Obj) -> Patched:
         try:
-            patched: Any = jsonpatch.apply(live, operations)
+            return Patched(jsonpatch.apply(live, operations), texts, opened(pointers))
         except jsonpatch.JSONPatchError as failure:
             raise generic(422) from failure
-        return patched, texts, _sorted_json(patched)
-
-    return apply
-
-
-def _merge_patch(value: Obj, duplicates: list[str]) -> Patch:
-    def apply(live: Obj) -> tuple[Obj, list[str], str]:
-        patched = mergepatch.apply(live, value)
-        return patched, duplicates, _sorted_json(patched)
 
     return apply
 
@@ -172,12 +157,11 @@ def _strategic_patch(call: Call, value: Obj, duplicates: list[str]) -> Patch:
     else:
         raise UnsupportedMediaTypeError("415: Unsupported Media Type", details={})
 
-    def apply(live: Obj) -> tuple[Obj, list[str], str]:
+    def apply(live: Obj) -> Patched:
         try:
-            patched = merge(live, value)
+            return Patched(merge(live, value), duplicates, value, strategic=True)
         except strategicpatch.StrategicPatchError as failure:
             raise _strategic_failure(str(failure)) from failure
-        return patched, duplicates, goformat.value(value)
 
     return apply
 
@@ -189,68 +173,12 @@ def _strategic_failure(text: str) -> StatusError:
     return generic(422) if text == "lists of lists are not supported" else unknown(text)
 
 
-def _sorted_json(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def patched_object(call: Call, sort: str, apply: Patch, live: Obj) -> Obj:
-    """The patched object, checked and defaulted like a body. Raises 400, 422."""
-    version = call.version
-    patched, texts, shown = apply(live)
-    if not isinstance(patched, dict):
-        raise bad_result(shown, "json: cannot unmarshal into Go value of type object")
-    _check_kind(call, sort, patched, shown)
-    if patched.get("metadata") is None:
-        patched["metadata"] = {}
-    found: list[str] = []
-    try:
-        if version.schema is not None:
-            # Upstream decodes a text whose keys are sorted: the complaints come in that order.
-            tree = orjson.loads(orjson.dumps(patched, option=orjson.OPT_SORT_KEYS))
-            patched, found = version.schema.decode(patched, tree)
-        else:
-            patched["metadata"] = read_metadata(patched["metadata"])
-    except DecodeError as failure:
-        detail = builtin.restore_error(failure) if sort == "strategic" else str(failure)
-        raise bad_result(shown, detail) from failure
-    texts = [*texts, *(text for text in found if text not in texts)]
-    complain(call, texts, shown)
-    call.endpoint.resource.strategy.default(patched)
-    return patched
-
-
-def complain(call: Call, texts: list[str], shown: str) -> None:
-    """Warns of unknown and repeated fields or refuses them, as fieldValidation demands."""
-    if texts and call.ctx.field_validation == "Strict":
-        raise bad_result(shown, f"strict decoding error: {', '.join(texts)}")
-    if call.ctx.field_validation != "Ignore":
-        for text in texts:
-            call.ctx.warn(text)
-
-
-def bad_result(shown: str, detail: str) -> StatusError:
-    """422 for what a patch leads to."""
-    return invalid(GroupKind("", ""), "", [invalid_field(path("patch"), shown, detail)])
-
-
-def _check_kind(call: Call, sort: str, patched: Obj, shown: str) -> None:
-    """A patch cannot make another kind of an object; what says nothing of its kind is what it was."""
-    wanted = call.version.gvk
-    kind, api_version = patched.get("kind") or wanted.kind, patched.get("apiVersion") or wanted.api_version
-    if sort != "strategic" and (kind, api_version) != (wanted.kind, wanted.api_version):
-        try:
-            given = GroupVersionKind.parse(str(api_version), str(kind))
-        except ValueError as failure:
-            raise bad_result(shown, str(failure)) from failure
-        raise bad_result(shown, refusal(given, wanted, call.registry.knows))
-    patched["kind"], patched["apiVersion"] = wanted.kind, wanted.api_version
-
-
-def _patching(call: Call, sort: str, apply: Patch, options: Obj) -> mutation.Compute:
+def _patching(call: Call, apply: Patch, options: Obj) -> mutation.Compute:
     async def compute(live: Obj | None) -> Obj:
         if live is None:  # only apply creates, also where an update may
             raise not_found(call.version.gvr.gr, call.ctx.info.name)
-        new = patched_object(call, sort, apply, live)
+        new = read_back(call, apply(live), call.version.gvk, decoder_of(call.version))
+        call.endpoint.resource.strategy.default(new)
         check_name(call, new)
         dedup_owner_references(call, new)
         await ownership.track(call.collection, call.version, live, new, call.ctx, call.ctx.info.subresource)
@@ -283,7 +211,7 @@ def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
         )
         if call.version.schema is not None:
             try:
-                new, _ = call.version.schema.decode(new, new)
+                new, _ = call.version.schema.decode(new, new, applied=True)
             except DecodeError as failure:
                 raise unknown(str(failure)) from failure
         call.endpoint.resource.strategy.default(new)

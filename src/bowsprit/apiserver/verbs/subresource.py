@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp.web import StreamResponse
 
@@ -15,7 +16,8 @@ from bowsprit.apiserver.options import apply_write_options
 from bowsprit.apiserver.resource import ActionSubresource, ConnectSubresource, ScaleSubresource
 from bowsprit.apiserver.verbs.create import ensure_namespace
 from bowsprit.apiserver.verbs.get import wait_until_fresh
-from bowsprit.apiserver.verbs.patch import bad_result, complain, parse_applied, parse_patch, patch_sort
+from bowsprit.apiserver.verbs.patch import parse_applied, parse_patch, patch_sort
+from bowsprit.apiserver.verbs.patched import read_back
 from bowsprit.apiserver.verbs.update import check_name
 from bowsprit.machinery import builtin
 from bowsprit.machinery.codec import DecodeError
@@ -110,18 +112,9 @@ async def patch_scale(call: Call, subresource: ScaleSubresource) -> Answer:
     apply = parse_patch(call, sort, data)
 
     def patched(current: Obj) -> Obj:
-        made, texts, shown = apply(current)
-        if not isinstance(made, dict):
-            raise bad_result(shown, "not an object")
-        type_ = builtin.lookup(_SCALE)
-        assert type_ is not None
-        try:
-            typed: Obj = type_.round_trip(made)
-        except DecodeError as failure:
-            raise bad_result(shown, str(failure)) from failure
-        complain(call, [*texts, *type_.strict_errors(made)], shown)
-        check_name(call, typed)
-        return typed
+        made = read_back(call, apply(current), _SCALE, _decode_scale)
+        check_name(call, made)
+        return made
 
     return await _change(call, subresource, options, patched)
 
@@ -155,6 +148,12 @@ async def _apply_scale(call: Call, subresource: ScaleSubresource, options: Obj, 
 
 def _is_scale(gvk: GroupVersionKind) -> bool:
     return gvk == _SCALE
+
+
+def _decode_scale(scale: Obj, tree: Any) -> tuple[Obj, list[str]]:
+    type_ = builtin.lookup(_SCALE)
+    assert type_ is not None
+    return type_.round_trip(scale), type_.strict_errors(tree)
 
 
 def _typed(scale: Obj) -> Obj:

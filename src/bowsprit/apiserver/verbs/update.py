@@ -67,6 +67,12 @@ def check_name(call: Call, obj: Obj) -> None:
     """Upstream checkName: the body must name what the path names; fills in the namespace. Raises 400."""
     meta = obj["metadata"]
     info = call.ctx.info
+    if not call.endpoint.resource.namespaced:
+        meta.pop("namespace", None)
+    elif not meta.get("namespace"):
+        meta["namespace"] = info.namespace
+    elif meta["namespace"] != info.namespace:
+        raise bad_request(NAMESPACE_MISMATCH)
     name = meta.get("name") or ""
     if not name:
         raise bad_request(
@@ -74,11 +80,3 @@ def check_name(call: Call, obj: Obj) -> None:
         )
     if name != info.name:
         raise bad_request(f"the name of the object ({name}) does not match the name on the URL ({info.name})")
-    if not call.endpoint.resource.namespaced:
-        meta.pop("namespace", None)
-        return
-    given = meta.get("namespace") or ""
-    if not given:
-        meta["namespace"] = info.namespace
-    elif given != info.namespace:
-        raise bad_request(NAMESPACE_MISMATCH)

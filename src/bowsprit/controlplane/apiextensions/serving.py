@@ -30,8 +30,9 @@ from bowsprit.machinery.schema import CustomResourceSchema
 VERBS = ("delete", "deletecollection", "get", "list", "patch", "create", "update", "watch")  # in upstream's order
 PATCH_TYPES = frozenset({"json", "merge", "apply"})
 _AGE = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": CREATED_DESCRIPTION}
-_MAIN_RESET: Obj = {"f:status": {}}
-_STATUS_RESET: Obj = {"f:spec": {}, "f:metadata": {"f:labels": {}, "f:annotations": {}, "f:finalizers": {}}}
+
+
+_STATUS_RESET: Obj = {"f:spec": {}, "f:metadata": {}}
 
 
 class CustomResourceStrategy(Strategy):
@@ -77,6 +78,8 @@ class CustomResourceStrategy(Strategy):
 
 class CustomResourceStatusStrategy(CustomResourceStrategy):
     """The status endpoint: everything else stays as it is."""
+
+    reset_fields = _STATUS_RESET
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         status, meta = new.get("status"), new["metadata"]
@@ -140,7 +143,6 @@ def custom_resource(crd: Obj, conversion: WebhookConversion | None = None) -> Re
         verbs=VERBS,
         strategy=strategy,
         subresources=subresources,
-        reset_fields={"": _MAIN_RESET, "status": _STATUS_RESET} if has_status else {},
         custom=True,
         conversion=conversion,
     )

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.strategy import Strategy
-from bowsprit.controlplane.apps.validation import controller_revision_errors
+from bowsprit.controlplane.apps.validation import controller_revision_errors, new_revision_errors
 from bowsprit.controlplane.immutable import immutable_field
 from bowsprit.controlplane.printing import NONE, age_of, name_of
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -18,7 +18,7 @@ class ControllerRevisionStrategy(Strategy):
     """The recorded state cannot change."""
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return controller_revision_errors(obj)
+        return new_revision_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         return controller_revision_errors(new) + immutable_field(new.get("data"), old.get("data"), path("data"))

@@ -34,6 +34,9 @@ class DaemonSetStrategy(StatusedStrategy):
                     rolling[field] = value
         if spec.get("revisionHistoryLimit") is None:
             spec["revisionHistoryLimit"] = 10
+        # Written whenever upstream converts the object from its internal form, so whoever creates it owns it.
+        annotations = obj["metadata"].setdefault("annotations", {})
+        annotations.setdefault(TEMPLATE_GENERATION, "0")
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {
@@ -42,14 +45,15 @@ class DaemonSetStrategy(StatusedStrategy):
             "desiredNumberScheduled": 0,
             "numberReady": 0,
         }
-        obj["metadata"].setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "1")
+        if obj["metadata"]["annotations"][TEMPLATE_GENERATION] == "0":
+            obj["metadata"]["annotations"][TEMPLATE_GENERATION] = "1"
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
         generation = int((old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION) or 0)
         if new["spec"].get("template") != old["spec"].get("template"):
             generation += 1
-        new["metadata"].setdefault("annotations", {})[TEMPLATE_GENERATION] = str(generation)
+        new["metadata"]["annotations"][TEMPLATE_GENERATION] = str(generation)
 
     def validate(self, obj: Obj) -> list[FieldError]:
         return daemon_set_errors(obj)

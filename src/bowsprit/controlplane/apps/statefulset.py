@@ -69,7 +69,7 @@ class StatefulSetStrategy(StatusedStrategy):
         def fixed(spec: Obj) -> Obj:
             return {key: value for key, value in spec.items() if key not in _MUTABLE}
 
-        errors = stateful_set_errors(new)
+        errors = stateful_set_errors(new, created=False)
         if fixed(new["spec"]) == fixed(old["spec"]):
             return errors
         names = ", ".join(f"'{name}'" for name in _MUTABLE[:-1])
@@ -77,7 +77,7 @@ class StatefulSetStrategy(StatusedStrategy):
         return [*errors, fielderrors.forbidden(path("spec"), detail)]
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return stateful_set_errors(obj)
+        return stateful_set_errors(obj, created=True)
 
 
 def _drop_gated(spec: Obj) -> None:

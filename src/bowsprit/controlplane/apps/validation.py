@@ -5,7 +5,8 @@ from __future__ import annotations
 from bowsprit.controlplane.core.podvalidation import template_errors
 from bowsprit.controlplane.core.storagevalidation import claim_spec_errors
 from bowsprit.controlplane.countrules import at_most_all, count_or_percent, is_zero, not_negative
-from bowsprit.controlplane.labelrules import selector_errors
+from bowsprit.controlplane.gostructs import go_value
+from bowsprit.controlplane.labelrules import labels_mismatch, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -16,10 +17,9 @@ def _with_claims(template: Obj, spec: Obj) -> Obj:
     """The template with a volume for each claim template of a StatefulSet: containers mount them by their names."""
     claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
     pod = template.get("spec") or {}
-    volumes = pod.get("volumes") or []
-    named = {volume.get("name") for volume in volumes}
-    added = [{"name": name, "emptyDir": {}} for name in claims if name not in named]
-    return template | {"spec": pod | {"volumes": [*added, *volumes]}} if added else template
+    others = [volume for volume in pod.get("volumes") or () if volume.get("name") not in claims]
+    volumes = [*({"name": name, "emptyDir": {}} for name in claims), *others]
+    return template | {"spec": pod | {"volumes": volumes}} if claims else template
 
 
 def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]:
@@ -28,7 +28,8 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
     given = spec.get("selector")
     selector: LabelSelector | None = None
     if given is None:
-        errors.append(fielderrors.required(where.child("selector")))
+        if kind != "DaemonSet":
+            errors.append(fielderrors.required(where.child("selector")))
     else:
         errors += selector_errors(given, where.child("selector"))
         empty = not given.get("matchLabels") and not given.get("matchExpressions")
@@ -44,10 +45,9 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
     template, place = spec.get("template"), where.child("template")
     if template is None:
         return [*errors, fielderrors.required(place)]
-    labels = (template.get("metadata") or {}).get("labels")
-    if selector is not None and not selector.is_empty() and not selector.matches(labels or {}):
-        detail = "`selector` does not match template `labels`"
-        errors.append(fielderrors.invalid(place.child("metadata", "labels"), labels, detail))
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    if selector is None or (not selector.is_empty() and not selector.matches(labels)):
+        errors.append(labels_mismatch(place, labels))
     errors += template_errors(_with_claims(template, spec), place)
     pod = template.get("spec") or {}
     if pod.get("restartPolicy") != "Always":
@@ -85,7 +85,8 @@ def _deployment_strategy(strategy: Obj, where: Path) -> list[FieldError]:
         detail = "may not be specified when strategy `type` is 'Recreate'"
         return [fielderrors.forbidden(where.child("rollingUpdate"), detail)]
     if kind != "RollingUpdate":
-        return [fielderrors.not_supported(where, kind, ["Recreate", "RollingUpdate"])]
+        shown = go_value("DeploymentStrategy", strategy)
+        return [fielderrors.not_supported(where, shown, ["Recreate", "RollingUpdate"])]
     place = where.child("rollingUpdate")
     if rolling is None:
         return [fielderrors.required(place, "this should be defaulted and never be nil")]
@@ -124,8 +125,8 @@ def replica_set_errors(obj: Obj) -> list[FieldError]:
     return errors + selector_and_template(spec, where, "ReplicaSet")
 
 
-def stateful_set_errors(obj: Obj) -> list[FieldError]:
-    """A StatefulSet."""
+def stateful_set_errors(obj: Obj, *, created: bool) -> list[FieldError]:
+    """A StatefulSet; its claim templates are judged when it is `created`, as they cannot change."""
     spec, where = obj.get("spec") or {}, path("spec")
     errors: list[FieldError] = []
     policy = spec.get("podManagementPolicy")
@@ -140,7 +141,7 @@ def stateful_set_errors(obj: Obj) -> list[FieldError]:
         if value not in (None, "Retain", "Delete"):
             place = where.child("persistentVolumeClaimRetentionPolicy", field)
             errors.append(fielderrors.not_supported(place, value, ["Retain", "Delete"]))
-    for index, claim in enumerate(spec.get("volumeClaimTemplates") or ()):
+    for index, claim in enumerate(spec.get("volumeClaimTemplates") or () if created else ()):
         place = where.child("volumeClaimTemplates").index(index).child("spec")
         errors += claim_spec_errors(claim.get("spec") or {}, place)
     for field in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
@@ -157,10 +158,12 @@ def _stateful_strategy(strategy: Obj, where: Path) -> list[FieldError]:
     if kind == "OnDelete":
         if rolling is None:
             return []
-        detail = f"only allowed for updateStrategy 'RollingUpdate', but updateStrategy is '{kind}'"
-        return [fielderrors.invalid(where.child("rollingUpdate"), rolling, detail)]
+        shown = go_value("RollingUpdateStatefulSetStrategy", rolling)
+        return [
+            fielderrors.invalid(where.child("rollingUpdate"), shown, "only allowed for updateStrategy 'RollingUpdate'")
+        ]
     if kind != "RollingUpdate":
-        shown = {"Type": kind, "RollingUpdate": rolling}
+        shown = go_value("StatefulSetUpdateStrategy", strategy)
         return [fielderrors.invalid(where, shown, "must be 'RollingUpdate' or 'OnDelete'")]
     errors: list[FieldError] = []
     if rolling is not None:
@@ -201,5 +204,14 @@ def daemon_set_errors(obj: Obj) -> list[FieldError]:
 
 def controller_revision_errors(obj: Obj) -> list[FieldError]:
     """A ControllerRevision."""
-    errors = not_negative(obj.get("revision"), path("revision"))
-    return errors if obj.get("data") is not None else [*errors, fielderrors.required(path("data"), "data is mandatory")]
+    return not_negative(obj.get("revision"), path("revision"))
+
+
+def new_revision_errors(obj: Obj) -> list[FieldError]:
+    """A ControllerRevision to be created: it has data."""
+    errors, data = controller_revision_errors(obj), obj.get("data")
+    if data is None:
+        errors.append(fielderrors.required(path("data"), "data is mandatory"))
+    elif not isinstance(data, dict):
+        errors.append(fielderrors.required(path("data"), "data must be a valid JSON object"))
+    return errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bowsprit.controlplane.core.podvalidation import template_errors
 from bowsprit.controlplane.countrules import NOT_NEGATIVE, not_negative
 from bowsprit.controlplane.immutable import FIELD_IS_IMMUTABLE, immutable_field, immutable_struct
-from bowsprit.controlplane.labelrules import domain_path_errors, name_errors, selector_errors
+from bowsprit.controlplane.labelrules import domain_path_errors, labels_mismatch, name_errors, selector_errors
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import OMIT, FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -76,10 +76,9 @@ def _matches(selector: Obj, labels: dict[str, str]) -> bool:
 def _selector_errors(spec: Obj, where: Path) -> list[FieldError]:
     selector, place = spec.get("selector"), where.child("selector")
     errors = selector_errors(selector, place) if selector is not None else [fielderrors.required(place)]
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if selector is None or not _matches(selector, labels or {}):
-        place = where.child("template", "metadata", "labels")
-        errors.append(fielderrors.invalid(place, labels, "`selector` does not match template `labels`"))
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    if selector is None or not _matches(selector, labels):
+        errors.append(labels_mismatch(where.child("template"), labels))
     return errors
 
 

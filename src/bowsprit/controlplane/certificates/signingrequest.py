@@ -16,12 +16,14 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_valid_path_segment_name
 
 _APPROVALS = ("Approved", "Denied")
+_RESET: Obj = {"f:spec": {}, "f:status": {}}
 
 
 class SigningRequestStrategy(StatusedStrategy):
     """The main endpoint: the spec cannot change."""
 
     has_generation = False
+    reset_fields = _RESET
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         spec = obj["spec"]
@@ -59,6 +61,7 @@ class SigningRequestStatusStrategy(StatusStrategy):
     def __init__(self, main: Strategy, *, approval: bool) -> None:
         super().__init__(main)
         self._approval = approval
+        self.reset_fields = {"f:spec": {}, "f:status": {"f:certificate" if approval else "f:conditions": {}}}
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         super().prepare_for_update(new, old, ctx)

@@ -8,7 +8,7 @@ from typing import Any
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.printing import age_of, name_of
-from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.controlplane.statused import PartStrategy, StatusStrategy, copy_field
 from bowsprit.machinery import fielderrors
 from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
@@ -78,7 +78,7 @@ class NamespaceStatusStrategy(StatusStrategy):
         return []
 
 
-class NamespaceFinalizeStrategy(StatusStrategy):
+class NamespaceFinalizeStrategy(PartStrategy):
     """``/finalize``: only the finalizers of the spec change."""
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:

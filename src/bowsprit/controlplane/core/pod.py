@@ -14,7 +14,7 @@ from bowsprit.controlplane.core.podvalidation import validate_pod
 from bowsprit.controlplane.core.podwarnings import pod_warnings
 from bowsprit.controlplane.core.qos import qos_class
 from bowsprit.controlplane.printing import NONE, age_of, name_of
-from bowsprit.controlplane.statused import StatusStrategy, copy_field
+from bowsprit.controlplane.statused import PartStrategy, StatusStrategy, copy_field
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.humanduration import age
 from bowsprit.machinery.objects import Obj, find_condition
@@ -133,7 +133,7 @@ def _sync_addresses(status: Obj) -> None:
 _KEPT = ("labels", "annotations", "finalizers", "ownerReferences")
 
 
-class PodEphemeralContainersStrategy(StatusStrategy):
+class PodEphemeralContainersStrategy(PartStrategy):
     """``/ephemeralcontainers``: only the ephemeral containers of the spec change."""
 
     spec_bumps_generation = True
@@ -154,7 +154,7 @@ class PodEphemeralContainersStrategy(StatusStrategy):
         return validate_pod_update(new, old, "ephemeralcontainers")
 
 
-class PodResizeStrategy(StatusStrategy):
+class PodResizeStrategy(PartStrategy):
     """``/resize``: only the resources of containers change."""
 
     spec_bumps_generation = True

@@ -10,6 +10,7 @@ from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.core.podspec import default_template
 from bowsprit.controlplane.core.podvalidation import template_errors
 from bowsprit.controlplane.countrules import not_negative
+from bowsprit.controlplane.labelrules import labels_mismatch
 from bowsprit.controlplane.printing import age_of, containers_text, labels_text, name_of
 from bowsprit.controlplane.statused import StatusedStrategy
 from bowsprit.machinery import fielderrors
@@ -49,8 +50,7 @@ class ReplicationControllerStrategy(StatusedStrategy):
             return [*errors, fielderrors.required(where.child("template"))]
         labels = (template.get("metadata") or {}).get("labels") or {}
         if any(labels.get(key) != value for key, value in selector.items()):
-            detail = "`selector` does not match template `labels`"
-            errors.append(fielderrors.invalid(where.child("template", "metadata", "labels"), labels, detail))
+            errors.append(labels_mismatch(where.child("template"), labels))
         return errors + template_errors(template, where.child("template"))
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:

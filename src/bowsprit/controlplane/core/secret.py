@@ -19,16 +19,13 @@ class SecretStrategy(Strategy):
     """stringData is written into data and never stored."""
 
     def default(self, obj: Obj) -> None:
+        _merge_string_data(obj)
         data = obj.get("data") or {}
         data.update({key: "" for key, value in data.items() if value is None})
         if not obj.get("type"):
             obj["type"] = "Opaque"
 
-    def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
-        merge_string_data(obj)
-
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
-        merge_string_data(new)
         if not new.get("type"):
             new["type"] = old.get("type", "Opaque")
 
@@ -49,7 +46,7 @@ class SecretStrategy(Strategy):
         return secret_errors(obj)
 
 
-def merge_string_data(obj: Obj) -> None:
+def _merge_string_data(obj: Obj) -> None:
     """Upstream's conversion of a Secret."""
     texts = obj.pop("stringData", None)
     if texts:
