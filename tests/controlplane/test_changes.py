@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from bowsprit.controlplane.apps.controllerrevision import ControllerRevisionStrategy
+from bowsprit.controlplane.apps.statefulset import StatefulSetStrategy
+from bowsprit.controlplane.apps.validation import selector_and_template, stateful_set_errors
 from bowsprit.controlplane.batch.jobrules import job_update_errors
 from bowsprit.controlplane.core.podspec import pull_policy
 from bowsprit.controlplane.core.podupdates import validate_pod_update
@@ -22,6 +25,8 @@ from bowsprit.controlplane.storage.classes import (
     CSINodeStrategy,
     StorageClassStrategy,
 )
+from bowsprit.controlplane.storage.validation import storage_class_errors
+from bowsprit.machinery.fielderrors import path
 from bowsprit.machinery.objects import deep_copy
 
 Obj = dict[str, Any]
@@ -320,3 +325,68 @@ def test_what_stays_in_smaller_kinds(strategy: Any, old: Obj, place: str, value:
     old = {"metadata": {"name": "x"}, **old}
     assert strategy.validate_update(old, old) == []
     assert said(strategy.validate_update(changed(old, place, value), old)) == errors
+
+
+# -- what else depends on the change ---------------------------------------------------------------------------------------
+
+
+def test_claim_templates_are_judged_when_they_are_new() -> None:
+    claim = {"metadata": {"name": "d"}, "spec": {"accessModes": ["Bad"], "resources": {"requests": {"storage": "1Gi"}}}}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    obj = {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template, "volumeClaimTemplates": [claim]}}
+    StatefulSetStrategy().default(obj)
+    wrong = 'spec.volumeClaimTemplates[0].spec.accessModes: Unsupported value: "Bad"'
+    assert any(error.startswith(wrong) for error in said(stateful_set_errors(obj, created=True)))
+    assert not any(error.startswith(wrong) for error in said(stateful_set_errors(obj, created=False)))
+
+
+def test_volumes_of_claim_templates_take_the_place_of_others() -> None:
+    claim = {
+        "metadata": {"name": "d"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}},
+    }
+    volumes = [{"name": name, "persistentVolumeClaim": {}} for name in ("w", "d", "v")]
+    pod = {"containers": [{"name": "c", "image": "i"}], "volumes": volumes}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": pod}
+    obj = {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template, "volumeClaimTemplates": [claim]}}
+    StatefulSetStrategy().default(obj)
+    errors = [error for error in said(stateful_set_errors(obj, created=False)) if "claimName" in error]
+    assert errors == [
+        f"spec.template.spec.volumes[{index}].persistentVolumeClaim.claimName: Required value" for index in (1, 2)
+    ]
+
+
+def test_a_template_without_labels_matches_nothing() -> None:
+    template = {"spec": {"containers": [{"name": "c", "image": "i"}]}}
+    mismatch = "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`"
+    for kind, missing in (("Deployment", True), ("DaemonSet", False)):
+        found = said(selector_and_template({"template": template}, path("spec"), kind))
+        assert mismatch in found
+        assert ("spec.selector: Required value" in found) == missing
+
+
+def test_drivers_count_their_changes_and_warn_of_new_tokens() -> None:
+    strategy, context = CSIDriverStrategy(), cast("Any", None)
+    old = {"metadata": {}, "spec": {"tokenRequests": [{"audience": "a"}]}}
+    same = deep_copy(old)
+    strategy.prepare_for_update(same, old, context)
+    assert (same["metadata"], strategy.warnings(same, old)) == ({}, [])
+    new = changed(old, "spec.tokenRequests", [{"audience": "b"}])
+    strategy.prepare_for_update(new, old, context)
+    assert new["metadata"] == {"generation": 1}
+    assert strategy.warnings(new, old) == strategy.warnings(old, None) != []
+
+
+def test_data_of_revisions_is_an_object_that_stays() -> None:
+    strategy = ControllerRevisionStrategy()
+    assert said(strategy.validate({"revision": 1, "data": [1]})) == [
+        "data: Required value: data must be a valid JSON object"
+    ]
+    assert said(strategy.validate({"revision": 1})) == ["data: Required value: data is mandatory"]
+    found = said(strategy.validate_update({"revision": 2}, {"revision": 1, "data": {"a": 1}}))
+    assert found == ["data: Invalid value: null: field is immutable"]
+
+
+def test_no_topology_term_is_empty() -> None:
+    errors = said(storage_class_errors({"provisioner": "p", "allowedTopologies": [{}]}))
+    assert 'allowedTopologies[0].matchLabelExpressions: Duplicate value: ""' in errors

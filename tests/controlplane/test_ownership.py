@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -191,6 +192,70 @@ async def test_the_status_of_custom_resources_owns_no_metadata(client: Client) -
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "owners"),
+    [
+        ("/api/v1/namespaces/default", [("kube-apiserver", "Update", "")]),
+        ("/apis/rbac.authorization.k8s.io/v1/clusterroles/admin", [("kube-apiserver", "Update", "")]),
+        ("/apis/apiregistration.k8s.io/v1/apiservices/v1.apps", [("kube-apiserver", "Update", "")]),
+        (
+            "/apis/networking.k8s.io/v1/servicecidrs/kubernetes",
+            [("kubernetes-service-cidr-controller", "Apply", "status"), ("kube-apiserver", "Update", "")],
+        ),
+        (
+            "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/exempt",
+            [
+                ("api-priority-and-fairness-config-consumer-v1", "Apply", "status"),
+                ("api-priority-and-fairness-config-producer-v1", "Update", ""),
+            ],
+        ),
+    ],
+)
+async def test_the_server_owns_what_it_makes(client: Client, path: str, owners: list[tuple[str, str, str]]) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            _, obj, _ = await client("GET", path)
+            entries = (obj.get("metadata") or {}).get("managedFields") or []
+            if owners == [(each["manager"], each["operation"], each.get("subresource", "")) for each in entries]:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_the_status_of_a_definition_belongs_to_the_server(client: Client) -> None:
+    await custom_kind(client, _ANYTHING)
+    async with asyncio.timeout(20):
+        while True:
+            _, crd, _ = await client(
+                "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/qs.own.example.com"
+            )
+            fields = (owned(crd, "kube-apiserver", "status") or {}).get("f:status", {})
+            if {'k:{"type":"Established"}', 'k:{"type":"NamesAccepted"}'} <= set(fields.get("f:conditions", {})):
+                break
+            await asyncio.sleep(0.05)
+    assert set(fields["f:acceptedNames"]) == {"f:kind", "f:listKind", "f:plural", "f:singular"}
+
+
+async def test_what_another_version_owns_is_not_pruned(client: Client) -> None:
+    scaler = {"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}
+    both = {"scaleTargetRef": target, "maxReplicas": 9}
+    metric = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+    }
+    one, two = (
+        f"/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h" for version in ("v1", "v2")
+    )
+    older, newer = ({**scaler, "apiVersion": f"autoscaling/{version}"} for version in ("v1", "v2"))
+    await client.apply(one, {**older, "spec": {**both, "targetCPUUtilizationPercentage": 80}}, "m")
+    await client.apply(two, {**newer, "spec": {"metrics": [metric]}}, "o")
+    left = await client.apply(one, {**older, "spec": both}, "m")
+    assert left["spec"]["targetCPUUtilizationPercentage"] == 80
+    await client.apply(two, {**newer, "spec": {}}, "o")
+    gone = await client.apply(one, {**older, "spec": {**both, "maxReplicas": 8}}, "m")
+    assert gone["spec"]["maxReplicas"] == 8
+
+
 # -- apply -----------------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +291,24 @@ async def test_nulls_that_are_applied_are_judged(client: Client) -> None:
     assert refused["details"]["causes"][0]["message"].endswith('spec.t in body must be of type array: "null"')
     assert (await client.apply(f"{path}/x", custom({"d": None})))["spec"] == {"d": 5}
     assert (await client.post(path, {**custom({"t": None}), "metadata": {"name": "y"}}))["spec"] == {"d": 5}
+
+
+async def test_what_go_cannot_read_is_told_as_upstream_tells_it(client: Client) -> None:
+    def deployment(**container: Any) -> Obj:
+        spec = {"containers": [{**TEMPLATE["spec"]["containers"][0], **container}]}
+        return named("Deployment", "d", spec={**WORKLOAD, "template": {**TEMPLATE, "spec": spec}})
+
+    prefix = (
+        "failed to convert new object (/d; apps/v1, Kind=Deployment) to proper version: unable to convert unstructured object to "
+        "apps/v1, Kind=Deployment: "
+    )
+    for container, text in [
+        ({"resources": {"limits": {"cpu": "zz"}}}, "quantities must match the regular expression"),
+        ({"livenessProbe": {"httpGet": {"port": {}}}}, "json: cannot unmarshal object into Go value of type int32"),
+    ]:
+        status, refused, _ = await client.patch(f"{APPS}/deployments/d", deployment(**container), APPLY)
+        assert status == 500
+        assert refused["message"].startswith(prefix + text)
 
 
 async def test_pointers_applied_empty_stay(client: Client) -> None:

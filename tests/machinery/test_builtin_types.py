@@ -119,6 +119,11 @@ def test_wrong_types_are_told_as_go_tells_them(obj: Obj, message: str) -> None:
     ("group", "obj", "message"),
     [
         ("v1", {"kind": "Secret", "data": {"a": "!"}}, "illegal base64 data at input byte 0"),
+        ("v1", {"kind": "Secret", "data": {"a": "YQ==1"}}, "illegal base64 data at input byte 4"),
+        ("v1", {"kind": "Secret", "data": {"a": "AAAA="}}, "illegal base64 data at input byte 4"),
+        ("v1", {"kind": "Secret", "data": {"a": "AA=A"}}, "illegal base64 data at input byte 2"),
+        ("v1", {"kind": "Secret", "data": {"a": "AAA"}}, "illegal base64 data at input byte 0"),
+        ("v1", {"kind": "Secret", "data": {"a": "AA\n\nA"}}, "illegal base64 data at input byte 2"),
         (
             "v1",
             {"kind": "Pod", "metadata": {"creationTimestamp": "x"}},
@@ -174,3 +179,10 @@ def test_custom_resources_are_no_built_in_types() -> None:
     assert builtin.lookup(GroupVersionKind("example.com", "v1", "Widget")) is None
     with pytest.raises(KeyError):
         builtin.message_type("k8s.io.api.core.v1.Nope")
+
+
+def test_empty_lists_that_are_always_there_are_null() -> None:
+    role = {"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r"}, "rules": []}
+    assert read(role)["rules"] is None
+    pod = read({"kind": "Pod", "apiVersion": "v1", "spec": {"containers": [], "tolerations": []}})
+    assert (pod["spec"]["containers"], "tolerations" in pod["spec"]) == (None, False)

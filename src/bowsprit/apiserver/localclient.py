@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from bowsprit.apiserver import creation, deletion, mutation
+from bowsprit.apiserver import creation, deletion, mutation, ownership
 from bowsprit.apiserver.collection import Collection
 from bowsprit.apiserver.options import DeleteOptions
 from bowsprit.apiserver.request import RequestContext, RequestInfo
@@ -24,13 +24,22 @@ class LocalClient:
     Args:
         collection: the collection of a resource, None if it is not served.
         user: in whose name objects are written.
+        manager: who is said to own what is written.
     """
 
     def __init__(
-        self, collection: Callable[[GroupResource], Collection | None], user: UserInfo = LOOPBACK_USER
+        self,
+        collection: Callable[[GroupResource], Collection | None],
+        user: UserInfo = LOOPBACK_USER,
+        manager: str = "kube-apiserver",
     ) -> None:
         self._collection = collection
         self._user = user
+        self._manager = manager
+
+    def named(self, manager: str) -> LocalClient:
+        """The same for another part of the server, which owns what it writes under its own name."""
+        return LocalClient(self._collection, self._user, manager)
 
     def _find(self, gr: GroupResource) -> tuple[Collection, Version]:
         collection = self._collection(gr)
@@ -42,11 +51,11 @@ class LocalClient:
         return collection, collection.resource.versions[0]
 
     def _context(
-        self, verb: str, collection: Collection, version: Version, namespace: str, name: str
+        self, verb: str, collection: Collection, version: Version, namespace: str, name: str, subresource: str = ""
     ) -> RequestContext:
         gvr = version.gvr
-        info = RequestInfo("", verb, True, "apis", gvr.group, gvr.version, namespace, gvr.resource, "", name)
-        return RequestContext(info, self._user, collection.world.now())
+        info = RequestInfo("", verb, True, "apis", gvr.group, gvr.version, namespace, gvr.resource, subresource, name)
+        return RequestContext(info, self._user, collection.world.now(), field_manager=self._manager)
 
     async def get(self, gr: GroupResource, namespace: str, name: str) -> Obj:
         """A copy of the object."""
@@ -72,6 +81,7 @@ class LocalClient:
             meta = new["metadata"]
         collection.resource.strategy.default(new)
         ctx = self._context("create", collection, version, meta.get("namespace", ""), meta.get("name", ""))
+        await ownership.track(collection, version, None, new, ctx)
         return (await creation.create(collection, version, new, ctx, _admit_all)).obj
 
     async def update(self, gr: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
@@ -89,22 +99,48 @@ class LocalClient:
     ) -> Obj:
         """Applies a function to the live object (a copy) until it is written; None or the same object: changed in place."""
         collection, version = self._find(gr)
-        strategy: Strategy | None = None
-        if subresource:
-            found = collection.resource.subresources[subresource]
-            assert isinstance(found, StatusSubresource)
-            strategy = found.strategy
+        ctx = self._context("update", collection, version, namespace, name, subresource)
 
         async def compute(live: Obj | None) -> Obj:
             assert live is not None
+            before: Obj = deep_copy(live)
             made = change(live)
             result: Obj | None = await made if isinstance(made, Awaitable) else made
-            return live if result is None else result
+            new = live if result is None else result
+            await ownership.track(collection, version, before, new, ctx, subresource)
+            return new
 
-        ctx = self._context("update", collection, version, namespace, name)
-        ctx.info.subresource = subresource
+        return await self._write(collection, version, ctx, compute)
+
+    async def apply(self, gr: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
+        """Server-side apply to an object that exists; what others own is taken from them."""
+        collection, version = self._find(gr)
+        meta = obj["metadata"]
+        ctx = self._context("patch", collection, version, meta.get("namespace", ""), meta["name"], subresource)
+        config = {**obj, "kind": version.gvk.kind, "apiVersion": version.gvk.api_version}
+
+        async def compute(live: Obj | None) -> Obj:
+            assert live is not None
+            new = await ownership.apply(
+                collection, version, live, deep_copy(config), ctx, force=True, subresource=subresource
+            )
+            if version.schema is not None:
+                new, _ = version.schema.decode(new, new, applied=True)
+            return new
+
+        return await self._write(collection, version, ctx, compute)
+
+    async def _write(
+        self, collection: Collection, version: Version, ctx: RequestContext, compute: mutation.Compute
+    ) -> Obj:
+        info = ctx.info
+        strategy: Strategy | None = None
+        if info.subresource:
+            found = collection.resource.subresources[info.subresource]
+            assert isinstance(found, StatusSubresource)
+            strategy = found.strategy
         stored, _ = await mutation.update(
-            collection, version, namespace, name, ctx, compute, _admit_all, strategy=strategy
+            collection, version, info.namespace, info.name, ctx, compute, _admit_all, strategy=strategy
         )
         return stored.obj
 

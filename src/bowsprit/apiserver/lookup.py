@@ -44,6 +44,14 @@ class LocalClient(Protocol):
         """The object as stored; a resourceVersion in it is a precondition. Raises Conflict, NotFound."""
         ...
 
+    async def apply(self, gr: GroupResource, obj: Obj, *, subresource: str = "") -> Obj:
+        """Server-side apply, by force, to an object that exists. Raises NotFound."""
+        ...
+
+    def named(self, manager: str) -> LocalClient:
+        """The same under another field manager's name."""
+        ...
+
     async def delete(self, gr: GroupResource, namespace: str, name: str) -> Obj:
         """Remove at once where nothing holds the object. Raises NotFound."""
         ...

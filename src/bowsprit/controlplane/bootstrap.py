@@ -16,12 +16,13 @@ from typing import Any
 
 from bowsprit.apiserver.lookup import Listers, LocalClient
 from bowsprit.controlplane.schemas import load_data
-from bowsprit.machinery.errors import AlreadyExistsError, ConflictError
+from bowsprit.machinery.errors import AlreadyExistsError, ConflictError, NotFoundError
 from bowsprit.machinery.names import GroupResource
 from bowsprit.machinery.objects import Obj, deep_copy
 from bowsprit.machinery.time import format_micro_time
 
 _RBAC = "rbac.authorization.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
 NAMESPACES = GroupResource("", "namespaces")
 SERVICES = GroupResource("", "services")
 ENDPOINTS = GroupResource("", "endpoints")
@@ -38,10 +39,14 @@ _RBAC_KINDS = {
 }
 _PLAIN_KINDS = {
     "PriorityClass": GroupResource("scheduling.k8s.io", "priorityclasses"),
-    "PriorityLevelConfiguration": GroupResource("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
-    "FlowSchema": GroupResource("flowcontrol.apiserver.k8s.io", "flowschemas"),
+    "PriorityLevelConfiguration": GroupResource(_FLOW, "prioritylevelconfigurations"),
+    "FlowSchema": GroupResource(_FLOW, "flowschemas"),
 }
 _AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
+# The field managers of upstream's parts.
+_FLOW_PRODUCER = "api-priority-and-fairness-config-producer-v1"
+_FLOW_CONSUMER = "api-priority-and-fairness-config-consumer-v1"
+_CIDR_CONTROLLER = "kubernetes-service-cidr-controller"
 LEASE_SECONDS = 3600
 
 
@@ -95,17 +100,19 @@ class Bootstrap:
         data = load_data("bootstrap")
         for kind, resource in _PLAIN_KINDS.items():
             lister = self._listers(resource)
+            client = self._client.named(_FLOW_PRODUCER) if resource.group == _FLOW else self._client
             for wanted in data[kind]:
                 if lister.get("", wanted["metadata"]["name"]) is None:
                     obj = deep_copy(wanted)
                     obj.pop("status", None)
                     obj["metadata"].pop("generation", None)
-                    await self._create(resource, obj)
+                    await self._create(resource, obj, client)
 
     async def flow_schema_status(self, now: str) -> None:
         """FlowSchemas say whether their priority level exists."""
         resource = _PLAIN_KINDS["FlowSchema"]
         levels = self._listers(_PLAIN_KINDS["PriorityLevelConfiguration"])
+        client = self._client.named(_FLOW_CONSUMER)
         for schema in list(self._listers(resource).list()):
             name = schema["spec"]["priorityLevelConfiguration"]["name"]
             exists = levels.get("", name) is not None
@@ -116,10 +123,9 @@ class Bootstrap:
             message += f"and it {verb}" if exists else f"but {verb}"
             old: Obj = next(iter((schema.get("status") or {}).get("conditions") or ()), {})
             if (old.get("status"), old.get("reason")) != (status, reason):
-                changed = deep_copy(schema)
                 condition = {"type": "Dangling", "status": status, "lastTransitionTime": now}
-                changed["status"] = {"conditions": [condition | {"reason": reason, "message": message}]}
-                await self._update(resource, changed, "status")
+                conditions = [condition | {"reason": reason, "message": message}]
+                await self._apply_status(resource, schema, {"conditions": conditions}, client)
 
     async def service_cidr(self, now: str) -> None:
         """The default ServiceCIDR (upstream defaultservicecidr)."""
@@ -129,9 +135,9 @@ class Bootstrap:
         obj["spec"] = {"cidrs": list(self._options.service_cidrs)}
         made = await self._create(CIDRS, obj)
         if made is not None:
-            condition = {"type": "Ready", "status": "True", "lastTransitionTime": now, "reason": ""}
-            made["status"] = {"conditions": [condition | {"message": "Kubernetes default Service CIDR is ready"}]}
-            await self._update(CIDRS, made, "status")
+            condition = {"type": "Ready", "status": "True", "lastTransitionTime": now}
+            conditions = [condition | {"message": "Kubernetes default Service CIDR is ready"}]
+            await self._apply_status(CIDRS, made, {"conditions": conditions}, self._client.named(_CIDR_CONTROLLER))
 
     async def kubernetes_service(self) -> None:
         """Service, Endpoints and EndpointSlice ``default/kubernetes`` (upstream kubernetesservice)."""
@@ -141,6 +147,7 @@ class Bootstrap:
             spec = {
                 "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": self._options.port}],
                 "clusterIP": self._options.service_ip,
+                "ipFamilyPolicy": "SingleStack",
                 "type": "ClusterIP",
                 "sessionAffinity": "None",
             }
@@ -201,18 +208,27 @@ class Bootstrap:
         elif any(found.get(key) != value for key, value in content.items()):
             await self._update(resource, deep_copy(found) | content)
 
-    async def _create(self, resource: GroupResource, obj: Obj) -> Obj | None:
+    async def _create(self, resource: GroupResource, obj: Obj, client: LocalClient | None = None) -> Obj | None:
         """None when another server was faster."""
         try:
-            return await self._client.create(resource, obj)
+            return await (client or self._client).create(resource, obj)
         except AlreadyExistsError:
             return None
 
-    async def _update(self, resource: GroupResource, obj: Obj, subresource: str = "") -> None:
+    async def _update(self, resource: GroupResource, obj: Obj) -> None:
         try:
-            await self._client.update(resource, obj, subresource=subresource)
+            await self._client.update(resource, obj)
         except ConflictError:
             return  # changed by another server meanwhile; the next start looks again
+
+    @staticmethod
+    async def _apply_status(resource: GroupResource, obj: Obj, status: Obj, client: LocalClient) -> None:
+        try:
+            await client.apply(
+                resource, {"metadata": {"name": obj["metadata"]["name"]}, "status": status}, subresource="status"
+            )
+        except NotFoundError:
+            return  # deleted meanwhile
 
 
 def reconciled(found: Obj, wanted: Obj) -> Obj | None:

@@ -261,27 +261,55 @@ def _change_in(version: str, old: Obj, new: Obj, changes: dict[str, Comparison],
 
 
 def _prune(merged: Obj, managers: Managers, last: Managed | None, stated_now: FieldSet, context: Context) -> Obj:
-    """Remove what the manager stated last time and nobody states or owns now."""
-    if last is None or last.fields.difference(stated_now).is_empty():
+    """Remove what the manager stated last time and nobody states or owns now, be it in another version."""
+    if last is None:
+        return merged
+    version = last.api_version
+    if version == context.api_version and last.fields.difference(stated_now).is_empty():
         return merged  # nothing was given up, which is so in almost every apply: spares the walks below
-    type_ = context.type
-
-    def named(fields: FieldSet) -> FieldSet:
-        return typedvalue.with_named_fields(type_, fields)
-
-    def without(fields: FieldSet) -> Obj:
-        kept: Obj = typedvalue.remove_items(type_, merged, fields)
-        return kept
-
-    stated = named(last.fields)
-    everything = named(typedvalue.field_set(type_, merged))
-    pruned = named(typedvalue.field_set(type_, without(stated)))
-    # Back come the items that somebody owns, and those that nobody ever did.
-    owned = FieldSet()
+    whole = _in_version(merged, context.api_version, version, context)
+    if whole is None:
+        return merged
+    last_type = _type_of(version, context)
+    stated = typedvalue.with_named_fields(last_type, last.fields)
+    pruned: Obj = typedvalue.remove_items(last_type, whole, stated)
+    # Back come the items that somebody owns, and those that nobody ever did. Owners in this version come first: what
+    # they have may be needed to look at the object in another.
+    owned: dict[str, FieldSet] = {version: EMPTY}
     for managed in managers.values():
-        owned = owned.union(managed.fields)
-    pruned = named(typedvalue.field_set(type_, without(everything.difference(pruned.union(named(owned))))))
-    return without(everything.difference(pruned).intersection(stated))
+        owned[managed.api_version] = owned.get(managed.api_version, EMPTY).union(managed.fields)
+    at = version
+    for other, fields in owned.items():
+        seen, left = (_in_version(obj, at, other, context) for obj in (whole, pruned))
+        if seen is None or left is None:
+            continue
+        type_, (everything, kept) = _type_of(other, context), _named_fields(other, context, seen, left)
+        gone = everything.difference(kept.union(typedvalue.with_named_fields(type_, fields)))
+        whole, pruned, at = seen, typedvalue.remove_items(type_, seen, gone), other
+    seen, left = (_in_version(obj, at, version, context) for obj in (whole, pruned))
+    if seen is None or left is None:
+        return merged
+    everything, kept = _named_fields(version, context, seen, left)
+    pruned = typedvalue.remove_items(last_type, seen, everything.difference(kept).intersection(stated))
+    return _in_version(pruned, version, context.api_version, context) or merged
+
+
+def _named_fields(version: str, context: Context, *objs: Obj) -> tuple[FieldSet, ...]:
+    type_ = _type_of(version, context)
+    return tuple(typedvalue.with_named_fields(type_, typedvalue.field_set(type_, obj)) for obj in objs)
+
+
+def _type_of(version: str, context: Context) -> Typed:
+    if version == context.api_version or context.versions is None:
+        return context.type
+    return context.versions.typed(version)
+
+
+def _in_version(obj: Obj, given: str, wanted: str, context: Context) -> Obj | None:
+    """The object in another version, None if that is gone."""
+    if given == wanted or context.versions is None:
+        return obj
+    return context.versions.convert(obj, wanted)
 
 
 # --- kubectl's own client-side apply ------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ once, on first use, into closures over dicts.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -41,12 +40,19 @@ class MismatchError(DecodeError):
         self.wanted = wanted
         self.struct = ""
         self.path: list[str] = []
+        self.special = False  # found by a type that reads itself
 
     def __str__(self) -> str:
         if not self.struct:
             return f"json: cannot unmarshal {self.found} into Go value of type {self.wanted}"
         field = ".".join(reversed(self.path))
         return f"json: cannot unmarshal {self.found} into Go struct field {self.struct}.{field} of type {self.wanted}"
+
+
+def _special_mismatch(value: Any, wanted: str) -> MismatchError:
+    error = _mismatch(value, wanted)
+    error.special = True
+    return error
 
 
 def _mismatch(value: Any, wanted: str) -> MismatchError:
@@ -63,7 +69,9 @@ _GO_TYPES = {"object": "map[string]interface {}", "array": "[]interface {}", "nu
 def restore_error(failure: DecodeError) -> str:
     """The same complaint as Go has it where it fills a struct from maps, not from a text (upstream FromUnstructured)."""
     if not isinstance(failure, MismatchError):
-        return str(failure)
+        return f"error decoding from json: {failure}" if str(failure).startswith(_BAD_BASE64) else str(failure)
+    if failure.special:
+        return f"json: cannot unmarshal {failure.found} into Go value of type {failure.wanted}"
     found, wanted = failure.found.partition(" ")[0], failure.wanted
     kind = _KINDS.get(found, found)
     if wanted.startswith("[]"):
@@ -179,7 +187,7 @@ def fill(message: str, obj: Obj) -> Obj:
 def _struct_reader(message: str) -> Reader:
     name = message.rpartition(".")[2]
     wanted = gotypes.display_name(message)
-    table: dict[str, tuple[Reader, bool]] = {}
+    table: dict[str, tuple[Reader, bool, bool]] = {}
     embedded: dict[str, tuple[str, ...]] = {}
     present = always_present(message)
     compiled = False
@@ -189,7 +197,8 @@ def _struct_reader(message: str) -> Reader:
         if not compiled:  # now, not when the reader is made: types may contain themselves
             for field in members(message):
                 # ObjectMeta's only omitzero field is a time, which reads as null when zero
-                table[field.json_name] = (reader(field.type), drops_zero(field) or field.omitzero)
+                drop = drops_zero(field) or field.omitzero
+                table[field.json_name] = (reader(field.type), drop, not drop and field.type.kind in ("slice", "map"))
                 if field.embedded:
                     embedded[field.json_name] = field.embedded
             compiled = True
@@ -204,10 +213,13 @@ def _struct_reader(message: str) -> Reader:
                 found = table.get(key)
                 if found is None:
                     continue
-                read_member, drop = found
+                read_member, drop, stored_as_null = found
                 read_value = read_member(member)
-                if drop and not read_value:
-                    continue
+                if not read_value:
+                    if drop:
+                        continue
+                    if stored_as_null:  # protobuf, in which the server keeps it, does not tell empty from absent
+                        read_value = None
                 result[key] = read_value
         except MismatchError as error:
             error.struct = error.struct or name
@@ -303,17 +315,37 @@ def _map_reader(name: str, element: GoType) -> Reader:
 
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
+_BASE64_TEXT = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_BAD_BASE64 = "illegal base64 data"
 
 
 def canonical_base64(text: str) -> str:
     """Base64 as Go writes it; newlines are skipped. Raises DecodeError as Go's decoder does."""
     stripped = text.replace("\n", "").replace("\r", "")
-    try:
-        return base64.b64encode(base64.b64decode(stripped, validate=True)).decode()
-    except (binascii.Error, ValueError):
-        match = _BASE64.match(text)
-        at = match.end() if match else 0
-        raise DecodeError(f"illegal base64 data at input byte {min(at, max(len(text) - 1, 0))}") from None
+    if not _BASE64_TEXT.fullmatch(stripped):
+        raise DecodeError(f"{_BAD_BASE64} at input byte {_wrong_byte(text)}")
+    return base64.b64encode(base64.b64decode(stripped)).decode()
+
+
+def _wrong_byte(text: str) -> int:
+    """Where Go's decoder stops; it counts bytes, the newlines among them."""
+    data = text.encode()
+    at = [index for index, byte in enumerate(data) if byte not in b"\r\n"]
+    plain = bytes(data[index] for index in at)
+    match = _BASE64.match(plain.decode("latin-1"))
+    good = match.end() if match else 0
+    rest, end = plain[good:], len(data)
+    if not rest:  # it ends in the middle of a group
+        return end - good % 4
+    if rest[:1] != b"=" or good % 4 < 2:
+        return at[good]
+    if good % 4 == 3:
+        return at[good + 1] if len(rest) > 1 else end
+    if len(rest) == 1:
+        return end
+    if rest[1:2] != b"=":
+        return at[good + 1] - 1
+    return at[good + 2] if len(rest) > 2 else end
 
 
 def _special_reader(type_: GoType) -> Reader:
@@ -331,21 +363,21 @@ def _special_reader(type_: GoType) -> Reader:
 
 def _read_time(value: Any) -> Any:
     if type(value) is not str:
-        raise _mismatch(value, "string")
+        raise _special_mismatch(value, "string")
     text = time.format_time(time.parse_time(value))
     return None if text == "0001-01-01T00:00:00Z" else text
 
 
 def _read_micro_time(value: Any) -> Any:
     if type(value) is not str:
-        raise _mismatch(value, "string")
+        raise _special_mismatch(value, "string")
     text = time.format_micro_time(time.parse_micro_time(value))
     return None if text == "0001-01-01T00:00:00.000000Z" else text
 
 
 def _read_duration(value: Any) -> Any:
     if type(value) is not str:
-        raise _mismatch(value, "string")
+        raise _special_mismatch(value, "string")
     return time.format_duration(time.parse_duration(value))
 
 
@@ -362,7 +394,7 @@ def _read_int_or_string(value: Any) -> Any:
     if type(value) is str:
         return value
     if type(value) is not int or not -(2**31) <= value < 2**31:
-        raise _mismatch(value, "int32")
+        raise _special_mismatch(value, "int32")
     return value
 
 

@@ -75,7 +75,6 @@ ATOMIC_ANY = Typed(MAP, atomic=True, element=ANY)
 _TEXT = Typed(SCALAR, STRING)
 
 _TEXTS = frozenset({gotypes.TIME, gotypes.MICRO_TIME, gotypes.DURATION})
-_SCALARS = frozenset({gotypes.QUANTITY, gotypes.INT_OR_STRING})
 OBJECT_META = "k8s.io.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 
 
@@ -113,7 +112,7 @@ def _of_go(type_: GoType, merging: Mapping[str, Any]) -> Typed:
     if type_.struct == gotypes.RAW_EXTENSION:
         return ATOMIC_ANY
     if kind == "special" and type_.struct not in _TEXTS:
-        return ANY_SCALAR if type_.struct in _SCALARS else ANY
+        return ANY_SCALAR if type_.struct == gotypes.QUANTITY else ANY
     scalars = {"bool": BOOLEAN, "int32": NUMERIC, "int64": NUMERIC, "float64": NUMERIC}
     return Typed(SCALAR, scalars.get(kind, STRING))
 

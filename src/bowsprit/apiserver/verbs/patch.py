@@ -35,7 +35,7 @@ from bowsprit.machinery.errors import (
 )
 from bowsprit.machinery.goorder import opened
 from bowsprit.machinery.names import GroupVersionKind
-from bowsprit.machinery.objects import Obj, deep_copy
+from bowsprit.machinery.objects import Obj, deep_copy, name, namespace
 from bowsprit.machinery.schema import CustomResourceSchema
 
 _SCALE = GroupVersionKind("autoscaling", "v1", "Scale")
@@ -213,13 +213,22 @@ def _applying(call: Call, data: bytes, options: Obj) -> mutation.Compute:
             try:
                 new, _ = call.version.schema.decode(new, new, applied=True)
             except DecodeError as failure:
-                raise unknown(str(failure)) from failure
+                raise _unconvertible(new, call.version.gvk, failure) from failure
         call.endpoint.resource.strategy.default(new)
         check_name(call, new)
         dedup_owner_references(call, new)
         return await mutate(call, new, live, options)
 
     return compute
+
+
+def _unconvertible(new: Obj, gvk: GroupVersionKind, failure: DecodeError) -> StatusError:
+    """What fits the schema and not the Go type: a quantity, a time."""
+    where = f"{namespace(new)}/{name(new)}; {gvk}"
+    return unknown(
+        f"failed to convert new object ({where}) to proper version: unable to convert unstructured object to {gvk}: "
+        f"{builtin.restore_error(failure)}"
+    )
 
 
 def parse_applied(call: Call, data: bytes) -> Obj:

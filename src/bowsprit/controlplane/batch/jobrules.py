@@ -60,7 +60,7 @@ def _generated_errors(obj: Obj, spec: Obj) -> list[FieldError]:
         if key not in labels:
             errors.append(fielderrors.required(place, f"must be '{value}'"))
         elif labels[key] != value:
-            errors.append(fielderrors.invalid(place, labels, f"must be '{value}'"))
+            errors.append(fielderrors.invalid(place, dict(sorted(labels.items())), f"must be '{value}'"))
     if not _matches(spec["selector"], expected):
         errors.append(fielderrors.invalid(path("spec", "selector"), spec["selector"], "`selector` not auto-generated"))
     return errors

@@ -42,9 +42,8 @@ class IngressClassStrategy(Strategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         where = path("spec", "controller")
-        return ingress_class_errors(new) + immutable_field(
-            (new.get("spec") or {}).get("controller"), (old.get("spec") or {}).get("controller"), where
-        )
+        after, before = ((obj.get("spec") or {}).get("controller") or "" for obj in (new, old))
+        return ingress_class_errors(new) + immutable_field(after, before, where)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

@@ -57,6 +57,10 @@ class CSIDriverStrategy(Strategy):
     deletes_to_object = True
     allow_unconditional_update = False
 
+    def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
+        if new.get("spec") != old.get("spec"):
+            new["metadata"]["generation"] = (old["metadata"].get("generation") or 0) + 1
+
     def default(self, obj: Obj) -> None:
         spec = obj.setdefault("spec", {})
         for field, value in (
@@ -73,8 +77,9 @@ class CSIDriverStrategy(Strategy):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
     def warnings(self, obj: Obj, old: Obj | None) -> list[str]:
-        spec = obj.get("spec") or {}
-        if spec.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
+        spec, before = obj.get("spec") or {}, (old or {}).get("spec") or {}
+        wanted = spec.get("tokenRequests")
+        if wanted and wanted != before.get("tokenRequests") and spec.get("serviceAccountTokenInSecrets") is None:
             return [
                 "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent "
                 "possible logging of tokens in volume attributes"

@@ -46,7 +46,7 @@ def parameters_errors(obj: Obj, *, required: bool) -> list[FieldError]:
 
 def _topologies_errors(terms: list[Obj]) -> list[FieldError]:
     errors: list[FieldError] = []
-    seen: list[dict[str, set[str]]] = []
+    seen: list[dict[str, set[str]]] = [{} for _ in terms]  # as upstream has it: no term may be empty
     for index, term in enumerate(terms):
         place = path("allowedTopologies").index(index).child("matchLabelExpressions")
         wanted: dict[str, set[str]] = {}
