@@ -8,9 +8,11 @@ from typing import Any, cast
 import pytest
 
 from bowsprit.controlplane.apps.controllerrevision import ControllerRevisionStrategy
+from bowsprit.controlplane.apps.daemonset import TEMPLATE_GENERATION, DaemonSetStrategy
 from bowsprit.controlplane.apps.statefulset import StatefulSetStrategy
 from bowsprit.controlplane.apps.validation import selector_and_template, stateful_set_errors
 from bowsprit.controlplane.batch.jobrules import job_update_errors
+from bowsprit.controlplane.core.nodevalidation import node_errors
 from bowsprit.controlplane.core.podspec import pull_policy
 from bowsprit.controlplane.core.podupdates import validate_pod_update
 from bowsprit.controlplane.core.secret import SecretStrategy
@@ -26,6 +28,7 @@ from bowsprit.controlplane.storage.classes import (
     StorageClassStrategy,
 )
 from bowsprit.controlplane.storage.validation import storage_class_errors
+from bowsprit.machinery.errors import BadRequestError
 from bowsprit.machinery.fielderrors import path
 from bowsprit.machinery.objects import deep_copy
 
@@ -390,3 +393,42 @@ def test_data_of_revisions_is_an_object_that_stays() -> None:
 def test_no_topology_term_is_empty() -> None:
     errors = said(storage_class_errors({"provisioner": "p", "allowedTopologies": [{}]}))
     assert 'allowedTopologies[0].matchLabelExpressions: Duplicate value: ""' in errors
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("1x", "invalid syntax"), ("", "invalid syntax"), ("9" * 20, "value out of range")],
+)
+def test_a_wrong_template_generation_is_the_clients_mistake(text: str, problem: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        DaemonSetStrategy().default({"metadata": {"annotations": {TEMPLATE_GENERATION: text}}, "spec": {}})
+    assert str(caught.value).endswith(
+        f'cannot be handled as a DaemonSet: strconv.ParseInt: parsing "{text}": {problem}'
+    )
+
+
+def test_each_new_scheduling_gate_is_refused() -> None:
+    spec = {"containers": [{"name": "c", "image": "i"}], "schedulingGates": [{"name": "a"}]}
+    old = {"metadata": {"name": "p"}, "spec": spec}
+    new = changed(old, "spec.schedulingGates", [{"name": name} for name in ("a", "b", "c")])
+    found = [error for error in said(validate_pod_update(new, old)) if "only deletion" in error]
+    assert found == [
+        f"spec.schedulingGates[{index}].name: Forbidden: only deletion is allowed, but found new scheduling gate '{name}'"
+        for index, name in ((1, "b"), (2, "c"))
+    ]
+
+
+def test_families_of_broken_pod_ranges_are_unknown() -> None:
+    found = said(node_errors({"spec": {"podCIDRs": ["10.1.0.0/24", "x"]}}))
+    assert (
+        found[-1]
+        == 'spec.podCIDRs: Invalid value: ["10.1.0.0/24","x"]: may specify no more than one CIDR for each IP family'
+    )
+    assert "dual stack with error:invalid CIDR[1]: <nil> (invalid CIDR address: x)" in found[-2]
+
+
+def test_selectors_are_shown_in_the_order_of_their_struct() -> None:
+    expression = {"key": "tier", "values": ["a"], "operator": ""}
+    found = said(selector_and_template({"selector": {"matchExpressions": [expression]}}, path("spec"), "Deployment"))
+    shown = '{"matchExpressions":[{"key":"tier","operator":"","values":["a"]}]}'
+    assert f"spec.selector: Invalid value: {shown}: invalid label selector" in found

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.controlplane.apps.validation import daemon_set_errors
 from bowsprit.controlplane.core.podspec import default_template
-from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.printing import age_of, containers_text, labels_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy, copy_field
+from bowsprit.machinery.errors import bad_request
 from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
@@ -36,7 +39,7 @@ class DaemonSetStrategy(StatusedStrategy):
             spec["revisionHistoryLimit"] = 10
         # Written whenever upstream converts the object from its internal form, so whoever creates it owns it.
         annotations = obj["metadata"].setdefault("annotations", {})
-        annotations.setdefault(TEMPLATE_GENERATION, "0")
+        annotations[TEMPLATE_GENERATION] = str(_generation(annotations.get(TEMPLATE_GENERATION, "0")))
 
     def prepare_for_create(self, obj: Obj, ctx: RequestContext) -> None:
         obj["status"] = {
@@ -45,8 +48,8 @@ class DaemonSetStrategy(StatusedStrategy):
             "desiredNumberScheduled": 0,
             "numberReady": 0,
         }
-        if obj["metadata"]["annotations"][TEMPLATE_GENERATION] == "0":
-            obj["metadata"]["annotations"][TEMPLATE_GENERATION] = "1"
+        annotations = obj["metadata"]["annotations"]
+        annotations[TEMPLATE_GENERATION] = str(max(1, int(annotations[TEMPLATE_GENERATION])))
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         copy_field(new, old, "status")
@@ -59,9 +62,20 @@ class DaemonSetStrategy(StatusedStrategy):
         return daemon_set_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return daemon_set_errors(new) + immutable_field(
-            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        return daemon_set_errors(new) + immutable_struct(
+            "LabelSelector", new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
         )
+
+
+def _generation(text: str) -> int:
+    """An annotation that is a field of upstream's internal form. Raises 400."""
+    problem = "" if re.fullmatch(r"[+-]?[0-9]+", text) else "invalid syntax"
+    if not problem and not -(2**63) <= int(text) < 2**63:
+        problem = "value out of range"
+    if problem:
+        told = f"strconv.ParseInt: parsing {quote(text)}: {problem}"
+        raise bad_request(f'DaemonSet in version "v1" cannot be handled as a DaemonSet: {told}')
+    return int(text)
 
 
 def cells(obj: Obj, now: datetime) -> list[Any]:

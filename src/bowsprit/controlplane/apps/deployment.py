@@ -7,7 +7,7 @@ from typing import Any
 
 from bowsprit.controlplane.apps.validation import counted_status_errors, deployment_errors
 from bowsprit.controlplane.core.podspec import default_template
-from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery import objects
@@ -43,8 +43,8 @@ class DeploymentStrategy(StatusedStrategy):
         return deployment_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return deployment_errors(new) + immutable_field(
-            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        return deployment_errors(new) + immutable_struct(
+            "LabelSelector", new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from bowsprit.apiserver.request import RequestContext
 from bowsprit.controlplane.apps.validation import counted_status_errors, replica_set_errors
 from bowsprit.controlplane.core.podspec import default_template
-from bowsprit.controlplane.immutable import immutable_field
+from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.printing import age_of, containers_text, name_of, selector_text
 from bowsprit.controlplane.statused import StatusedStrategy, StatusStrategy
 from bowsprit.machinery.fielderrors import FieldError, path
@@ -31,8 +31,8 @@ class ReplicaSetStrategy(StatusedStrategy):
         return replica_set_errors(obj)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return replica_set_errors(new) + immutable_field(
-            new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
+        return replica_set_errors(new) + immutable_struct(
+            "LabelSelector", new["spec"].get("selector"), old["spec"].get("selector"), path("spec", "selector")
         )
 
 

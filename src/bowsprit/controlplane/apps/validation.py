@@ -15,7 +15,8 @@ from bowsprit.machinery.selectors import LabelSelector, SelectorError
 
 def _with_claims(template: Obj, spec: Obj) -> Obj:
     """The template with a volume for each claim template of a StatefulSet: containers mount them by their names."""
-    claims = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
+    named = [(claim.get("metadata") or {}).get("name", "") for claim in spec.get("volumeClaimTemplates") or ()]
+    claims = [name for name in dict.fromkeys(named) if name]
     pod = template.get("spec") or {}
     others = [volume for volume in pod.get("volumes") or () if volume.get("name") not in claims]
     volumes = [*({"name": name, "emptyDir": {}} for name in claims), *others]
@@ -32,15 +33,16 @@ def selector_and_template(spec: Obj, where: Path, kind: str) -> list[FieldError]
             errors.append(fielderrors.required(where.child("selector")))
     else:
         errors += selector_errors(given, where.child("selector"))
+        shown = go_value("LabelSelector", given)
         empty = not given.get("matchLabels") and not given.get("matchExpressions")
         if empty:
             noun = "statefulset" if kind == "StatefulSet" else "daemonset" if kind == "DaemonSet" else "deployment"
-            errors.append(fielderrors.invalid(where.child("selector"), given, f"empty selector is invalid for {noun}"))
+            errors.append(fielderrors.invalid(where.child("selector"), shown, f"empty selector is invalid for {noun}"))
         try:
             selector = LabelSelector.from_obj(given)
         except SelectorError:
             detail = "" if kind == "StatefulSet" else "invalid label selector"
-            errors.append(fielderrors.invalid(where.child("selector"), given, detail))
+            errors.append(fielderrors.invalid(where.child("selector"), shown, detail))
             return errors
     template, place = spec.get("template"), where.child("template")
     if template is None:

@@ -9,6 +9,7 @@ from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.validation import is_qualified_name, is_valid_cidr, is_valid_label_value
 
+_NO_CIDR = is_valid_cidr("")[0]
 _EFFECTS = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
@@ -20,6 +21,11 @@ def node_errors(obj: Obj) -> list[FieldError]:
     for index, cidr in enumerate(ranges):
         errors += name_errors(cidr, where.index(index), is_valid_cidr)
     families = {":" in cidr for cidr in ranges}
+    broken = next((index for index, cidr in enumerate(ranges) if _NO_CIDR in is_valid_cidr(cidr)), None)
+    if broken is not None and len(ranges) > 1:
+        detail = f"invalid CIDR[{broken}]: <nil> (invalid CIDR address: {ranges[broken]})"
+        text = f"invalid PodCIDRs. failed to check with dual stack with error:{detail}"
+        errors.append(fielderrors.internal(where, text))
     if len(ranges) > 1 and (len(families) < 2 or len(ranges) > 2):
         errors.append(fielderrors.invalid(where, ranges, "may specify no more than one CIDR for each IP family"))
     return errors

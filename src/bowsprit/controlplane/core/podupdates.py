@@ -148,11 +148,14 @@ def _tolerations_update(after: Obj, before: Obj, where: Path) -> list[FieldError
 
 def _gates_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:
     old = {gate.get("name") for gate in before.get("schedulingGates") or ()}
-    added = [gate.get("name") for gate in after.get("schedulingGates") or () if gate.get("name") not in old]
-    if not added:
-        return []
-    detail = f"only deletion is allowed, but found new scheduling gate '{added[0]}'"
-    return [fielderrors.forbidden(where.index(0), detail)]
+    return [
+        fielderrors.forbidden(
+            where.index(index).child("name"),
+            f"only deletion is allowed, but found new scheduling gate '{gate.get('name', '')}'",
+        )
+        for index, gate in enumerate(after.get("schedulingGates") or ())
+        if gate.get("name") not in old
+    ]
 
 
 def _ephemeral_update(after: Obj, before: Obj, where: Path) -> list[FieldError]:

@@ -42,7 +42,7 @@ class StorageClassStrategy(Strategy):
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
         errors = storage_class_errors(new)
-        new = {**new, "parameters": dict(sorted((new.get("parameters") or {}).items()))}
+        new = {**new, "parameters": dict(sorted((new.get("parameters") or {}).items())) or None}
         for field in ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"):
             errors += immutable_field(new.get(field), old.get(field), path(field))
         return errors
