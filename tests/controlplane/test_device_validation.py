@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
-from bowsprit.controlplane.resource.claims import ClaimStatusStrategy, ClaimStrategy
+from bowsprit.controlplane.resource.claims import (
+    ADMIN_ACCESS,
+    ClaimStatusStrategy,
+    ClaimStrategy,
+    ClaimTemplateStrategy,
+)
 from bowsprit.controlplane.resource.slicerules import slice_errors
 from bowsprit.machinery.fielderrors import FieldError
 from bowsprit.machinery.objects import Obj
@@ -169,3 +174,25 @@ def test_the_status_of_a_claim() -> None:
     ]
     other = put(good, "status.allocation.devices.results.0.device", "gpu-1")
     assert any("field is immutable" in str(error) for error in strategy.validate_update(other, good))
+
+
+def test_admin_access_is_for_labelled_namespaces() -> None:
+    def named(namespace: str, spec: Obj) -> Obj:
+        return {"metadata": {"name": "c", "namespace": namespace}, "spec": spec}
+
+    strategy = ClaimStrategy(lambda namespace: {ADMIN_ACCESS: "true"} if namespace == "ops" else {})
+    request = {"name": "r", "exactly": {"deviceClassName": "d", "allocationMode": "All", "adminAccess": True}}
+    spec = {"devices": {"requests": [REQUEST, request]}}
+    assert strategy.validate(named("ops", spec)) == []
+    [error] = map(str, strategy.validate(named("default", spec)))
+    assert error.startswith("spec.devices.requests[1].adminAccess: Forbidden: admin access to devices requires the")
+    claim_of = ClaimTemplateStrategy(lambda _: {})
+    assert [str(found) for found in claim_of.validate(named("default", {"spec": spec}))] == [error]
+
+    status = ClaimStatusStrategy(strategy)
+    old = named("default", CLAIM["spec"])
+    result = {"request": "gpu", "driver": "gpu.example.com", "pool": "p", "device": "d", "adminAccess": True}
+    new = old | {"status": {"allocation": {"devices": {"results": [result]}}}}
+    [error] = map(str, status.validate_update(new, old))
+    assert error.startswith("status.allocation.devices.results[0].adminAccess: Forbidden")
+    assert status.validate_update(new, new) == []

@@ -57,7 +57,11 @@ from bowsprit.machinery.objects import Obj
 from bowsprit.machinery.selectors import LabelSelector
 
 
-def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strategy) -> dict[GroupResource, Behaviour]:
+def behaviours(
+    escalation: Callable[[], EscalationCheck | None],
+    services: Strategy,
+    labels_of: claims.LabelsOf = claims.all_labelled,
+) -> dict[GroupResource, Behaviour]:
     """What each kind does; kinds that are missing are stored as they are."""
     pods, namespaces, requests = (
         pod.PodStrategy(),
@@ -159,7 +163,7 @@ def behaviours(escalation: Callable[[], EscalationCheck | None], services: Strat
             apiservice.cells,
             ("labels", "annotations", "finalizers", "ownerReferences"),
         ),
-        **_resource_allocation(),
+        **_resource_allocation(labels_of),
     }
 
 
@@ -259,16 +263,16 @@ def _admission() -> dict[GroupResource, Behaviour]:
     }
 
 
-def _resource_allocation() -> dict[GroupResource, Behaviour]:
+def _resource_allocation(labels_of: claims.LabelsOf) -> dict[GroupResource, Behaviour]:
     group = "resource.k8s.io"
-    claim = claims.ClaimStrategy()
+    claim = claims.ClaimStrategy(labels_of)
     return {
         GroupResource(group, "deviceclasses"): Behaviour(claims.ClassStrategy(), cells=claims.class_cells),
         GroupResource(group, "resourceclaims"): Behaviour(
             claim, claims.ClaimStatusStrategy(claim), cells=claims.claim_cells
         ),
         GroupResource(group, "resourceclaimtemplates"): Behaviour(
-            claims.ClaimTemplateStrategy(), cells=claims.class_cells
+            claims.ClaimTemplateStrategy(labels_of), cells=claims.class_cells
         ),
         GroupResource(group, "resourceslices"): Behaviour(claims.SliceStrategy(), cells=claims.slice_cells),
     }
@@ -346,6 +350,7 @@ def built_in_resources(
     further: Mapping[GroupResource, Mapping[str, Subresource]],
     services: Strategy | None = None,
     skip: frozenset[GroupResource] = frozenset(),
+    labels_of: claims.LabelsOf = claims.all_labelled,
 ) -> list[Resource]:
     """Every stored built-in resource.
 
@@ -354,8 +359,9 @@ def built_in_resources(
         further: subresources that need the running server (binding, eviction, token, log, proxy …).
         services: the strategy of Services, with the running server's allocators; without it nothing is allocated.
         skip: resources that others register (reviews, which are not stored).
+        labels_of: the labels of a namespace, which say who may use devices as an administrator; without it everybody may.
     """
-    known = behaviours(escalation, services or service.ServiceStrategy())
+    known = behaviours(escalation, services or service.ServiceStrategy(), labels_of)
     grouped: dict[GroupResource, list[dict[str, Any]]] = {}
     for entry in load_data("kinds"):
         gr = GroupResource(entry["group"], entry["resource"])

@@ -56,7 +56,7 @@ from bowsprit.controlplane.serviceresolver import ServiceResolver
 from bowsprit.controlplane.serving import kubelet_context, service_address, serving_files, token_settings
 from bowsprit.controlplane.version import VERSION
 from bowsprit.machinery.names import GroupResource, GroupVersionKind
-from bowsprit.machinery.objects import Obj
+from bowsprit.machinery.objects import Obj, labels
 from bowsprit.machinery.time import format_time
 from bowsprit.net.dial import Dialer, DirectDialer
 from bowsprit.pki.files import read_file
@@ -281,6 +281,7 @@ class APIServer:
             further,
             AllocatingServiceStrategy(lambda: allocation),
             frozenset(resource.gr for resource in virtual),
+            lambda namespace: labels(listers(_NAMESPACES).get("", namespace) or {}),
         )
         for resource in [*stored, *virtual]:
             if resource.gr == COMPONENT_STATUSES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +14,35 @@ from bowsprit.controlplane.resource.claimrules import claim_errors, claim_templa
 from bowsprit.controlplane.resource.slicerules import slice_errors
 from bowsprit.controlplane.resource.statusrules import claim_status_errors
 from bowsprit.controlplane.statused import RESET_METADATA, StatusedStrategy, StatusStrategy
-from bowsprit.machinery.fielderrors import FieldError, path
+from bowsprit.machinery import fielderrors
+from bowsprit.machinery.fielderrors import FieldError, Path, path
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
+
+ADMIN_ACCESS = "resource.kubernetes.io/admin-access"
+LabelsOf = Callable[[str], Mapping[str, str]]  # the labels of a namespace
+
+
+def all_labelled(_: str) -> Mapping[str, str]:
+    """Without a server no namespace can be asked: all are taken to be labelled."""
+    return {ADMIN_ACCESS: "true"}
+
+
+def _admin_access_errors(holders: Iterable[Obj], labels: Mapping[str, str], where: Path) -> list[FieldError]:
+    """Access to devices in use is for namespaces that an administrator has labelled; one refusal is enough."""
+    if labels.get(ADMIN_ACCESS) == "true":
+        return []
+    for index, holder in enumerate(holders):
+        if holder.get("adminAccess"):
+            detail = f"admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace"
+            return [fielderrors.forbidden(where.index(index).child("adminAccess"), detail)]
+    return []
+
+
+def _admin_requests(spec: Obj, labels: Mapping[str, str]) -> list[FieldError]:
+    requests = (spec.get("devices") or {}).get("requests") or ()
+    holders = [request.get("exactly") or {} for request in requests]
+    return _admin_access_errors(holders, labels, path("spec", "devices", "requests"))
 
 
 def default_devices(spec: Obj) -> None:
@@ -41,6 +68,9 @@ class ClaimStrategy(StatusedStrategy):
     deletes_to_object = True
     has_generation = False
 
+    def __init__(self, labels_of: LabelsOf = all_labelled) -> None:
+        self.labels_of = labels_of
+
     def default(self, obj: Obj) -> None:
         default_devices(obj.setdefault("spec", {}))
         allocation = (obj.get("status") or {}).get("allocation") or {}
@@ -51,7 +81,8 @@ class ClaimStrategy(StatusedStrategy):
         return immutable_struct("ResourceClaimSpec", new.get("spec"), old.get("spec"), path("spec"))
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return claim_errors(obj)
+        labels = self.labels_of(obj["metadata"].get("namespace", ""))
+        return _admin_requests(obj.get("spec") or {}, labels) + claim_errors(obj)
 
 
 class ClaimStatusStrategy(StatusStrategy):
@@ -61,6 +92,7 @@ class ClaimStatusStrategy(StatusStrategy):
 
     def __init__(self, main: ClaimStrategy) -> None:
         super().__init__(main, RESET_METADATA)
+        self._labels_of = main.labels_of
 
     def prepare_for_update(self, new: Obj, old: Obj, ctx: RequestContext) -> None:
         super().prepare_for_update(new, old, ctx)
@@ -72,7 +104,15 @@ class ClaimStatusStrategy(StatusStrategy):
                 del status["devices"]
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        return claim_status_errors(new, old)
+        place = path("status", "allocation", "devices", "results")
+        labels = self._labels_of(new["metadata"].get("namespace", ""))
+        after, before = (
+            (((obj.get("status") or {}).get("allocation") or {}).get("devices") or {}).get("results") or ()
+            for obj in (new, old)
+        )
+        held = any(result.get("adminAccess") for result in before)
+        errors = [] if held else _admin_access_errors(after, labels, place)
+        return errors + claim_status_errors(new, old)
 
 
 def _allocated(status: Obj) -> set[tuple[Any, ...]]:
@@ -88,6 +128,9 @@ class ClaimTemplateStrategy(Strategy):
 
     deletes_to_object = True
 
+    def __init__(self, labels_of: LabelsOf = all_labelled) -> None:
+        self._labels_of = labels_of
+
     def default(self, obj: Obj) -> None:
         default_devices((obj.setdefault("spec", {})).setdefault("spec", {}))
 
@@ -97,7 +140,8 @@ class ClaimTemplateStrategy(Strategy):
         )
 
     def validate(self, obj: Obj) -> list[FieldError]:
-        return claim_template_errors(obj)
+        labels = self._labels_of(obj["metadata"].get("namespace", ""))
+        return _admin_requests((obj.get("spec") or {}).get("spec") or {}, labels) + claim_template_errors(obj)
 
 
 class GenerationStrategy(Strategy):
