@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bowsprit.controllers import deployment_rollout as rollout
@@ -99,6 +99,7 @@ def test_a_rolling_update_keeps_its_bounds_and_ends(
 
 @settings(max_examples=100, deadline=None)
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=5), wanted=st.integers(0, 40), surge=st.integers(0, 5))
+@example(sizes=[2, 2, 2, 2], wanted=2, surge=0)
 def test_a_resize_in_mid_rollout_is_shared_and_adds_up(sizes: list[int], wanted: int, surge: int) -> None:
     story = Rollout(wanted, surge, 1)
     before = sum(sizes)

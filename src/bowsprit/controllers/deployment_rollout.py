@@ -278,8 +278,10 @@ def scale_proportionally(seen: View) -> list[Scale]:
         share = _proportion(item, deployment, to_add, added) if to_add else 0
         sizes.append(replicas(item) + share)
         added += share
-    if to_add and sizes:
-        sizes[0] = max(0, sizes[0] + to_add - added)
+    leftover = to_add - added  # of rounding: the largest takes it, and the next where that has too few to give
+    for index, size in enumerate(sizes):
+        sizes[index] = max(0, size + leftover)
+        leftover -= sizes[index] - size
     return [Scale(item, size) for item, size in zip(ordered, sizes, strict=True)]
 
 
