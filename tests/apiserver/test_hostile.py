@@ -10,7 +10,7 @@ import os
 
 import pytest
 from apiserver_toys import WIDGETS, Client, widget
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bowsprit.apiserver.connection import MAX_HEADER_BYTES, MAX_LINE_BYTES
@@ -178,6 +178,8 @@ _BODIES = st.one_of(
 
 @settings(max_examples=80, deadline=None)
 @given(_BODIES)
+@example(b'{"preconditions":{"uid":false}}')
+@example(b'{"apiVersion":null}')
 def test_no_body_is_a_crash(data: bytes) -> None:
     asyncio.run(_no_crash(data))
 

@@ -88,7 +88,7 @@ SUFFIXES = {"": 1, "m": Fraction(1, 1000), "k": 1000, "M": 10**6, "G": 10**9, "K
 
 @given(st.decimals(-(10**6), 10**6, places=3), st.sampled_from(sorted(SUFFIXES)))
 def test_values_are_exact_and_the_canonical_text_means_the_same(number: object, suffix: str) -> None:
-    quantity = Quantity.parse(f"{number}{suffix}")
+    quantity = Quantity.parse(f"{number:f}{suffix}")  # no exponent, which would be a suffix of its own
     assert quantity.nano == Fraction(str(number)) * SUFFIXES[suffix] * 10**9
     again = Quantity.parse(str(quantity))
     assert again == quantity

@@ -10,11 +10,11 @@ from bowsprit.apiserver.answer import Answer
 from bowsprit.apiserver.call import Call
 from bowsprit.apiserver.collection import VIEWS_AT_ONCE, Stored
 from bowsprit.apiserver.creation import Validate
-from bowsprit.apiserver.decoding import not_an_object
+from bowsprit.apiserver.decoding import check_head, not_an_object
 from bowsprit.apiserver.options import META_GROUP, DeleteOptions, ListOptions
 from bowsprit.apiserver.selection import Selection
 from bowsprit.apiserver.verbs.list import find, list_object
-from bowsprit.machinery import protobuf
+from bowsprit.machinery import builtin, protobuf
 from bowsprit.machinery.codec import DecodeError, decode_json, decode_yaml
 from bowsprit.machinery.errors import NotFoundError, bad_request
 from bowsprit.machinery.goformat import quote
@@ -22,6 +22,7 @@ from bowsprit.machinery.names import GroupVersionKind
 from bowsprit.machinery.objects import Obj
 
 _SCHEME = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27"
+_OPTIONS_MESSAGE = "k8s.io.apimachinery.pkg.apis.meta.v1.DeleteOptions"
 _OPTIONS_KIND = GroupVersionKind("", "v1", "DeleteOptions")
 
 
@@ -116,28 +117,15 @@ async def read_options(call: Call) -> DeleteOptions:
         return DeleteOptions()
     if not isinstance(value, dict):
         raise bad_request(not_an_object(value))
+    if problem := check_head(value):
+        raise bad_request(problem)
     kind = value.get("kind") or "DeleteOptions"
     if kind != "DeleteOptions":
         version = value.get("apiVersion") or f"{META_GROUP}/v1"
         raise bad_request(
             f"no kind {quote(str(kind))} is registered for version {quote(str(version))} in scheme {quote(_SCHEME)}"
         )
-    _check_types(value)
-    return DeleteOptions.from_obj(value)
-
-
-def _check_types(value: Obj) -> None:
-    kinds: dict[str, tuple[type, str]] = {
-        "gracePeriodSeconds": (int, "int64"),
-        "orphanDependents": (bool, "bool"),
-        "propagationPolicy": (str, "v1.DeletionPropagation"),
-        "dryRun": (list, "[]string"),
-        "preconditions": (dict, "v1.Preconditions"),
-    }
-    names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-    for field, (wanted, go_type) in kinds.items():
-        given = value.get(field)
-        if given is not None and type(given) is not wanted:
-            raise bad_request(
-                f"json: cannot unmarshal {names[type(given)]} into Go struct field DeleteOptions.{field} of type {go_type}"
-            )
+    try:
+        return DeleteOptions.from_obj(builtin.message_type(_OPTIONS_MESSAGE).round_trip(value))
+    except DecodeError as failure:
+        raise bad_request(str(failure)) from failure
