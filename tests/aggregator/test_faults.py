@@ -355,3 +355,16 @@ async def test_a_connection_that_was_busy_while_the_certificate_changed_is_not_u
     stage.backend.release.set()
     assert (await busy)[0] == 200
     assert (await stage.ask("GET", f"{THINGS}/t"))[0] == 503
+
+
+async def test_a_client_that_is_slower_than_the_backend_holds_up_nobody_after_it(stage):
+    """Each answer pauses and resumes the connection to the backend many times, which must not stay paused when it is kept."""
+    async with asyncio.timeout(60):
+        for _ in range(12):
+            async with stage.open(f"{THINGS}/flood") as answer:
+                size = 0
+                while piece := await answer.content.read(1 << 20):
+                    size += len(piece)
+                    await asyncio.sleep(0.001)
+            assert size == 64 << 18
+            assert (await stage.ask("GET", f"{THINGS}/t"))[0] == 200

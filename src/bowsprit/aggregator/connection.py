@@ -103,6 +103,11 @@ class Connection(asyncio.Protocol):
         if self._valve is not None:
             self._valve.close()
 
+    @property
+    def held(self) -> bool:
+        """Whether nothing more is taken for now."""
+        return self._valve is not None and self._valve.closed
+
     def proceed(self) -> None:
         """Take more of it again."""
         if self._valve is not None:
@@ -228,6 +233,7 @@ class Connection(asyncio.Protocol):
             return
         self.used = True
         if reusable and error is None:
+            self.proceed()  # the next exchange, and the end of the connection, want to be heard
             self._released(self)
         elif self.transport is not None:
             self.transport.abort() if error is not None else self.transport.close()

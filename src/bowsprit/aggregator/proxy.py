@@ -172,9 +172,10 @@ class Relay:
             while not self._over:
                 self._wake = loop.create_future()
                 await self._wake
-                if not self._over and self._client.writing_paused:
+                if not self._over and connection.held:
                     await self._client._drain_helper()
-                    connection.proceed()
+                    if not self._over:  # else somebody else may have the connection
+                        connection.proceed()
         except ConnectionError:
             connection.abort()
         finally:
