@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bowsprit.controlplane.resource.adminaccess import ADMIN_ACCESS
 from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
 from bowsprit.controlplane.resource.claims import (
-    ADMIN_ACCESS,
     ClaimStatusStrategy,
     ClaimStrategy,
     ClaimTemplateStrategy,

@@ -139,11 +139,10 @@ def _parse(data: bytes, media_type: str, expected: GroupVersionKind, *, strict: 
 
 def not_an_object(value: Any) -> str:
     """What Go says when a body should be an object and is not."""
-    names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
     if value is None:
         return "couldn't get version/kind; json parse error: unexpected end of JSON input"
     return (
-        f"couldn't get version/kind; json parse error: json: cannot unmarshal {names.get(type(value), 'value')} into Go value of "
+        f"couldn't get version/kind; json parse error: json: cannot unmarshal {type_name(value)} into Go value of "
         'type struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
     )
 

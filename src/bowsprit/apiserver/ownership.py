@@ -124,10 +124,12 @@ def typed_of(version: Version) -> Typed:
 
 def _ignored(collection: Collection, subresource: str) -> Mapping[str, Any]:
     resource = collection.resource
-    endpoint = resource.subresources.get(subresource)
-    strategy = endpoint.strategy if isinstance(endpoint, StatusSubresource) else resource.strategy
-    if subresource and strategy is resource.strategy:
-        return {}
+    strategy = resource.strategy
+    if subresource:
+        endpoint = resource.subresources.get(subresource)
+        if not isinstance(endpoint, StatusSubresource):
+            return {}
+        strategy = endpoint.strategy
     if strategy.reset_fields is not None:
         return strategy.reset_fields
     return _RESET.get(subresource, {}) if "status" in resource.subresources else {}

@@ -48,6 +48,7 @@ from bowsprit.controlplane.policy import disruption
 from bowsprit.controlplane.printing import labels_text
 from bowsprit.controlplane.rbac import roles
 from bowsprit.controlplane.resource import claims
+from bowsprit.controlplane.resource.adminaccess import LabelsOf, all_labelled
 from bowsprit.controlplane.scheduling import priorityclass
 from bowsprit.controlplane.schemas import BuiltinSchema, load_data
 from bowsprit.controlplane.statused import RESET_METADATA, StatusStrategy
@@ -60,7 +61,7 @@ from bowsprit.machinery.selectors import LabelSelector
 def behaviours(
     escalation: Callable[[], EscalationCheck | None],
     services: Strategy,
-    labels_of: claims.LabelsOf = claims.all_labelled,
+    labels_of: LabelsOf = all_labelled,
 ) -> dict[GroupResource, Behaviour]:
     """What each kind does; kinds that are missing are stored as they are."""
     pods, namespaces, requests = (
@@ -263,7 +264,7 @@ def _admission() -> dict[GroupResource, Behaviour]:
     }
 
 
-def _resource_allocation(labels_of: claims.LabelsOf) -> dict[GroupResource, Behaviour]:
+def _resource_allocation(labels_of: LabelsOf) -> dict[GroupResource, Behaviour]:
     group = "resource.k8s.io"
     claim = claims.ClaimStrategy(labels_of)
     return {
@@ -350,7 +351,7 @@ def built_in_resources(
     further: Mapping[GroupResource, Mapping[str, Subresource]],
     services: Strategy | None = None,
     skip: frozenset[GroupResource] = frozenset(),
-    labels_of: claims.LabelsOf = claims.all_labelled,
+    labels_of: LabelsOf = all_labelled,
 ) -> list[Resource]:
     """Every stored built-in resource.
 

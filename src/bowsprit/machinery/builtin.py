@@ -8,8 +8,6 @@ once, on first use, into closures over dicts.
 
 from __future__ import annotations
 
-import base64
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,6 +16,7 @@ from typing import Any
 import orjson
 
 from bowsprit.machinery import gotypes, quantity, time
+from bowsprit.machinery.base64text import Base64Error, canonical_base64
 from bowsprit.machinery.codec import Pairs
 from bowsprit.machinery.decodeerror import DecodeError
 from bowsprit.machinery.gotypes import GoField, GoType
@@ -68,8 +67,10 @@ _GO_TYPES = {"object": "map[string]interface {}", "array": "[]interface {}", "nu
 
 def restore_error(failure: DecodeError) -> str:
     """The same complaint as Go has it where it fills a struct from maps, not from a text (upstream FromUnstructured)."""
+    if isinstance(failure, Base64Error):
+        return f"error decoding from json: {failure}"
     if not isinstance(failure, MismatchError):
-        return f"error decoding from json: {failure}" if str(failure).startswith(_BAD_BASE64) else str(failure)
+        return str(failure)
     if failure.special:
         return f"json: cannot unmarshal {failure.found} into Go value of type {failure.wanted}"
     found, wanted = failure.found.partition(" ")[0], failure.wanted
@@ -312,40 +313,6 @@ def _map_reader(name: str, element: GoType) -> Reader:
         return {key: deep_copy(null) if item is None else read(item) for key, item in value.items()}
 
     return read_map
-
-
-_BASE64 = re.compile(r"[A-Za-z0-9+/]*")
-_BASE64_TEXT = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-_BAD_BASE64 = "illegal base64 data"
-
-
-def canonical_base64(text: str) -> str:
-    """Base64 as Go writes it; newlines are skipped. Raises DecodeError as Go's decoder does."""
-    stripped = text.replace("\n", "").replace("\r", "")
-    if not _BASE64_TEXT.fullmatch(stripped):
-        raise DecodeError(f"{_BAD_BASE64} at input byte {_wrong_byte(text)}")
-    return base64.b64encode(base64.b64decode(stripped)).decode()
-
-
-def _wrong_byte(text: str) -> int:
-    """Where Go's decoder stops; it counts bytes, the newlines among them."""
-    data = text.encode()
-    at = [index for index, byte in enumerate(data) if byte not in b"\r\n"]
-    plain = bytes(data[index] for index in at)
-    match = _BASE64.match(plain.decode("latin-1"))
-    good = match.end() if match else 0
-    rest, end = plain[good:], len(data)
-    if not rest:  # it ends in the middle of a group
-        return end - good % 4
-    if rest[:1] != b"=" or good % 4 < 2:
-        return at[good]
-    if good % 4 == 3:
-        return at[good + 1] if len(rest) > 1 else end
-    if len(rest) == 1:
-        return end
-    if rest[1:2] != b"=":
-        return at[good + 1] - 1
-    return at[good + 2] if len(rest) > 2 else end
 
 
 def _special_reader(type_: GoType) -> Reader:

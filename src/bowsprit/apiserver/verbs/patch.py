@@ -34,6 +34,7 @@ from bowsprit.machinery.errors import (
     unknown,
 )
 from bowsprit.machinery.goorder import opened
+from bowsprit.machinery.jsonsyntax import type_name
 from bowsprit.machinery.names import GroupVersionKind
 from bowsprit.machinery.objects import Obj, deep_copy, name, namespace
 from bowsprit.machinery.schema import CustomResourceSchema
@@ -122,9 +123,8 @@ def _parse(call: Call, sort: str, data: bytes) -> Patch:
         if not isinstance(value, dict):
             if value is None:
                 raise bad_request("Invalid JSON Patch")
-            names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
             raise DecodeError(
-                f"json: cannot unmarshal {names[type(value)]} into Go value of type map[string]interface {{}}"
+                f"json: cannot unmarshal {type_name(value)} into Go value of type map[string]interface {{}}"
             )
     except DecodeError as failure:
         raise bad_request(f"{failure}" if sort == "strategic" else f"error decoding patch: {failure}") from failure
@@ -240,10 +240,9 @@ def parse_applied(call: Call, data: bytes) -> Obj:
     if applied is None:
         applied = {}
     if not isinstance(applied, dict):
-        names = {list: "array", str: "string", bool: "bool", int: "number", float: "number"}
         raise bad_request(
             "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
-            f"{names[type(applied)]} into Go value of type map[string]interface {{}}"
+            f"{type_name(applied)} into Go value of type map[string]interface {{}}"
         )
     if texts and call.ctx.field_validation == "Strict":
         raise bad_request(f"error strict decoding YAML: error converting YAML to JSON: {', '.join(texts)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,39 +9,14 @@ from bowsprit.apiserver.request import RequestContext
 from bowsprit.apiserver.strategy import Strategy
 from bowsprit.controlplane.immutable import immutable_struct
 from bowsprit.controlplane.printing import age_of, name_of
+from bowsprit.controlplane.resource.adminaccess import LabelsOf, all_labelled, request_errors, result_errors
 from bowsprit.controlplane.resource.claimrules import claim_errors, claim_template_errors, class_errors
 from bowsprit.controlplane.resource.slicerules import slice_errors
 from bowsprit.controlplane.resource.statusrules import claim_status_errors
 from bowsprit.controlplane.statused import RESET_METADATA, StatusedStrategy, StatusStrategy
-from bowsprit.machinery import fielderrors
-from bowsprit.machinery.fielderrors import FieldError, Path, path
+from bowsprit.machinery.fielderrors import FieldError, path
 from bowsprit.machinery.goformat import quote
 from bowsprit.machinery.objects import Obj
-
-ADMIN_ACCESS = "resource.kubernetes.io/admin-access"
-LabelsOf = Callable[[str], Mapping[str, str]]  # the labels of a namespace
-
-
-def all_labelled(_: str) -> Mapping[str, str]:
-    """Without a server no namespace can be asked: all are taken to be labelled."""
-    return {ADMIN_ACCESS: "true"}
-
-
-def _admin_access_errors(holders: Iterable[Obj], labels: Mapping[str, str], where: Path) -> list[FieldError]:
-    """Access to devices in use is for namespaces that an administrator has labelled; one refusal is enough."""
-    if labels.get(ADMIN_ACCESS) == "true":
-        return []
-    for index, holder in enumerate(holders):
-        if holder.get("adminAccess"):
-            detail = f"admin access to devices requires the `{ADMIN_ACCESS}: true` label on the containing namespace"
-            return [fielderrors.forbidden(where.index(index).child("adminAccess"), detail)]
-    return []
-
-
-def _admin_requests(spec: Obj, labels: Mapping[str, str]) -> list[FieldError]:
-    requests = (spec.get("devices") or {}).get("requests") or ()
-    holders = [request.get("exactly") or {} for request in requests]
-    return _admin_access_errors(holders, labels, path("spec", "devices", "requests"))
 
 
 def default_devices(spec: Obj) -> None:
@@ -73,8 +47,7 @@ class ClaimStrategy(StatusedStrategy):
 
     def default(self, obj: Obj) -> None:
         default_devices(obj.setdefault("spec", {}))
-        allocation = (obj.get("status") or {}).get("allocation") or {}
-        for result in (allocation.get("devices") or {}).get("results") or ():
+        for result in _results(obj.get("status") or {}):
             _default_tolerations(result)
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
@@ -82,7 +55,7 @@ class ClaimStrategy(StatusedStrategy):
 
     def validate(self, obj: Obj) -> list[FieldError]:
         labels = self.labels_of(obj["metadata"].get("namespace", ""))
-        return _admin_requests(obj.get("spec") or {}, labels) + claim_errors(obj)
+        return request_errors(obj.get("spec") or {}, labels) + claim_errors(obj)
 
 
 class ClaimStatusStrategy(StatusStrategy):
@@ -104,19 +77,18 @@ class ClaimStatusStrategy(StatusStrategy):
                 del status["devices"]
 
     def validate_update(self, new: Obj, old: Obj) -> list[FieldError]:
-        place = path("status", "allocation", "devices", "results")
         labels = self._labels_of(new["metadata"].get("namespace", ""))
-        after, before = (
-            (((obj.get("status") or {}).get("allocation") or {}).get("devices") or {}).get("results") or ()
-            for obj in (new, old)
-        )
+        after, before = (_results(obj.get("status") or {}) for obj in (new, old))
         held = any(result.get("adminAccess") for result in before)
-        errors = [] if held else _admin_access_errors(after, labels, place)
-        return errors + claim_status_errors(new, old)
+        return ([] if held else result_errors(after, labels)) + claim_status_errors(new, old)
+
+
+def _results(status: Obj) -> list[Obj]:
+    return ((status.get("allocation") or {}).get("devices") or {}).get("results") or []
 
 
 def _allocated(status: Obj) -> set[tuple[Any, ...]]:
-    return {_place(result) for result in ((status.get("allocation") or {}).get("devices") or {}).get("results") or ()}
+    return {_place(result) for result in _results(status)}
 
 
 def _place(device: Obj) -> tuple[Any, ...]:
@@ -141,7 +113,7 @@ class ClaimTemplateStrategy(Strategy):
 
     def validate(self, obj: Obj) -> list[FieldError]:
         labels = self._labels_of(obj["metadata"].get("namespace", ""))
-        return _admin_requests((obj.get("spec") or {}).get("spec") or {}, labels) + claim_template_errors(obj)
+        return request_errors((obj.get("spec") or {}).get("spec") or {}, labels) + claim_template_errors(obj)
 
 
 class GenerationStrategy(Strategy):
